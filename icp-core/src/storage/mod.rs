@@ -1,0 +1,55 @@
+//! The port to an etcd-shaped store: revisions, ranges, transactions, watches and leases.
+//!
+//! The shapes are those of the etcd v3 API (`etcd-io/etcd api/etcdserverpb/rpc.proto`), so that a real etcd can
+//! stand behind the port and the embedded store can be served as one. The one implementation of the MVCC logic is
+//! in `icp-store`.
+
+mod error;
+mod types;
+
+use alloc::boxed::Box;
+use core::pin::Pin;
+
+use async_trait::async_trait;
+use futures_core::Stream;
+
+pub use error::StorageError;
+pub use types::{
+    Compare, CompareOp, CompareTarget, DeleteRangeRequest, DeleteRangeResponse, Event, EventKind, KeyRange,
+    KeyValue, LeaseId, LeaseTtl, Op, OpResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
+    SortBy, SortOrder, Txn, TxnResponse, WatchRequest, WatchResponse,
+};
+
+/// A global, strictly increasing number; every transaction that writes makes one new revision.
+pub type Revision = i64;
+
+/// Batches of one watch, in revision order, without gaps and without repeats. The stream ends after an `Err`.
+pub type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, StorageError>> + Send>>;
+
+/// An etcd-shaped store.
+///
+/// All reads and writes are linearizable unless the request says `serializable`. A write that was answered `Ok` is
+/// durable in the sense of the backend. A future that is dropped has an unknown outcome.
+#[async_trait]
+pub trait Storage: Send + Sync {
+    /// Reads a range of keys at one revision.
+    async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StorageError>;
+
+    /// Evaluates the comparisons and applies one of the two branches, atomically.
+    async fn txn(&self, txn: Txn) -> Result<TxnResponse, StorageError>;
+
+    /// Watches a range of keys from a revision on.
+    async fn watch(&self, request: WatchRequest) -> Result<WatchStream, StorageError>;
+
+    /// Forgets all versions older than the newest at or below `revision`.
+    async fn compact(&self, revision: Revision) -> Result<(), StorageError>;
+
+    /// Grants a lease of `ttl_secs` seconds; `id` 0 lets the store choose.
+    async fn lease_grant(&self, id: LeaseId, ttl_secs: i64) -> Result<LeaseTtl, StorageError>;
+
+    /// Renews a lease.
+    async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseTtl, StorageError>;
+
+    /// Ends a lease and deletes its keys.
+    async fn lease_revoke(&self, id: LeaseId) -> Result<(), StorageError>;
+}
