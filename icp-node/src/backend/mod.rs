@@ -1,0 +1,1 @@
+//! Runtimes behind the port [`crate::runtime::Runtime`].
