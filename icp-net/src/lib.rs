@@ -1,2 +1,10 @@
-//! To come.
+//! The network of a cluster as pure compilers and machines: kube-proxy, cluster DNS, virtual IP, Calico.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`backend`] | what talks to a kernel: routes and links, nftables, connection tracking (feature `netlink`) |
 #![no_std]
+#[cfg(feature = "std")]
+extern crate std;
+
+pub mod backend;
