@@ -118,7 +118,10 @@ pub enum RuntimeOp {
         /// Which try.
         container: ContainerKey,
     },
-    /// Kill whatever still runs in the pod, and give back its network, cgroup and volumes.
+    /// Kill whatever still runs in the pod, and give back its network, cgroup and volumes. What is known of its
+    /// containers and their logs stays (`kubectl logs` of a completed pod).
+    StopSandbox,
+    /// The same, and forget the containers and their logs; a pod that is not known is no error.
     RemoveSandbox,
     /// Run a command in a container and wait for it; answered by [`super::Outcome::Exec`].
     Exec {
