@@ -3,8 +3,11 @@
 //! | module | what |
 //! |---|---|
 //! | [`backend`] | what talks to a kernel: routes and links, nftables, connection tracking (feature `netlink`) |
+//! | [`vip`] | the virtual IP manager: CARP, wire-compatible with UCarp |
 #![no_std]
+extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
 pub mod backend;
+pub mod vip;

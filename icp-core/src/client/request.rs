@@ -129,6 +129,7 @@ pub struct DeleteOptions {
 /// The answer to a request that succeeded.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "a reply is moved once, and the success without an object is rare")]
 pub enum Reply {
     /// One object.
     Object(Arc<Object>),
@@ -148,6 +149,7 @@ pub enum Reply {
 /// Why a request failed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "an error is moved once, and its status is what callers match on")]
 pub enum ApiError {
     /// The server said no.
     #[error(transparent)]
@@ -269,6 +271,7 @@ impl ApiRequest {
 
     /// The same, for a subresource.
     #[must_use]
+    #[expect(clippy::should_implement_trait, reason = "short for subresource; requests have no arithmetic")]
     pub fn sub(mut self, subresource: &'static str) -> Self {
         self.subresource = Some(subresource);
         self
