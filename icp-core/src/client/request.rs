@@ -129,7 +129,10 @@ pub struct DeleteOptions {
 /// The answer to a request that succeeded.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-#[expect(clippy::large_enum_variant, reason = "a reply is moved once, and the success without an object is rare")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a reply is moved once, and the success without an object is rare"
+)]
 pub enum Reply {
     /// One object.
     Object(Arc<Object>),
@@ -149,7 +152,10 @@ pub enum Reply {
 /// Why a request failed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
-#[expect(clippy::large_enum_variant, reason = "an error is moved once, and its status is what callers match on")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an error is moved once, and its status is what callers match on"
+)]
 pub enum ApiError {
     /// The server said no.
     #[error(transparent)]
