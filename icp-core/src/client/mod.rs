@@ -1,6 +1,11 @@
-//! The port to an API server, as data for machines and as an async trait for shells.
+//! The port to an API server, as data for machines and as an async trait for shells; and what machines build on
+//! it: informers, work queues, leader election.
 
+mod ids;
+mod informer;
+mod queue;
 mod request;
+mod store;
 
 use alloc::boxed::Box;
 use core::pin::Pin;
@@ -8,10 +13,14 @@ use core::pin::Pin;
 use async_trait::async_trait;
 use futures_core::Stream;
 
+pub use ids::{IdBlock, RequestIds, block_of};
+pub use informer::{Delta, Informer};
+pub use queue::WorkQueue;
 pub use request::{
     ApiError, ApiRequest, ClientEffect, ClientEvent, DeleteOptions, ListOptions, Operation, PatchKind,
     Propagation, Reply, RequestId, WatchEvent, WatchKind,
 };
+pub use store::{IndexFn, ObjectKey, Store, index};
 
 /// Events of one watch. The stream ends when the server closes it, or after an `Err`.
 pub type EventStream = Pin<Box<dyn Stream<Item = Result<WatchEvent, ApiError>> + Send>>;
