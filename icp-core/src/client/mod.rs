@@ -1,9 +1,11 @@
 //! The port to an API server, as data for machines and as an async trait for shells; and what machines build on
 //! it: informers, work queues, leader election.
 
+mod elector;
 mod ids;
 mod informer;
 mod queue;
+mod recorder;
 mod request;
 mod store;
 
@@ -13,9 +15,11 @@ use core::pin::Pin;
 use async_trait::async_trait;
 use futures_core::Stream;
 
+pub use elector::{LeaderElector, LeaderElectorConfig, Term};
 pub use ids::{IdBlock, RequestIds, block_of};
 pub use informer::{Delta, Informer};
 pub use queue::WorkQueue;
+pub use recorder::{EventNote, EventRecorder, EventType};
 pub use request::{
     ApiError, ApiRequest, ClientEffect, ClientEvent, DeleteOptions, ListOptions, Operation, PatchKind,
     Propagation, Reply, RequestId, WatchEvent, WatchKind,
