@@ -8,6 +8,7 @@ mod error;
 mod types;
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::pin::Pin;
 
 use async_trait::async_trait;
@@ -16,8 +17,8 @@ use futures_core::Stream;
 pub use error::StorageError;
 pub use types::{
     Compare, CompareOp, CompareTarget, DeleteRangeRequest, DeleteRangeResponse, Event, EventKind, KeyRange,
-    KeyValue, LeaseId, LeaseTtl, Op, OpResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
-    SortBy, SortOrder, Txn, TxnResponse, WatchRequest, WatchResponse,
+    KeyValue, LeaseId, LeaseStatus, LeaseTtl, Op, OpResponse, PutRequest, PutResponse, RangeRequest,
+    RangeResponse, SortBy, SortOrder, StoreStatus, Txn, TxnResponse, WatchRequest, WatchResponse,
 };
 
 /// A global, strictly increasing number; every transaction that writes makes one new revision.
@@ -38,7 +39,9 @@ pub trait Storage: Send + Sync {
     /// Evaluates the comparisons and applies one of the two branches, atomically.
     async fn txn(&self, txn: Txn) -> Result<TxnResponse, StorageError>;
 
-    /// Watches a range of keys from a revision on.
+    /// Watches a range of keys from a revision on. A start below the compacted revision is answered with
+    /// [`StorageError::Compacted`] here, or by the stream if compaction overtakes it later; a start above the current
+    /// revision waits silently.
     async fn watch(&self, request: WatchRequest) -> Result<WatchStream, StorageError>;
 
     /// Forgets all versions older than the newest at or below `revision`.
@@ -52,4 +55,25 @@ pub trait Storage: Send + Sync {
 
     /// Ends a lease and deletes its keys.
     async fn lease_revoke(&self, id: LeaseId) -> Result<(), StorageError>;
+
+    /// Asks every watch of this handle that was begun with `progress_notify` to say up to which revision it is
+    /// complete; a watch says so after everything before it is delivered. Consistent reads from a cache are made so.
+    async fn request_progress(&self) -> Result<(), StorageError> {
+        Err(StorageError::Unimplemented("request_progress"))
+    }
+
+    /// What is left of a lease, and its keys.
+    async fn lease_status(&self, _id: LeaseId) -> Result<LeaseStatus, StorageError> {
+        Err(StorageError::Unimplemented("lease_status"))
+    }
+
+    /// The ids of all leases, in order.
+    async fn leases(&self) -> Result<Vec<LeaseId>, StorageError> {
+        Err(StorageError::Unimplemented("leases"))
+    }
+
+    /// Figures of the store.
+    async fn status(&self) -> Result<StoreStatus, StorageError> {
+        Err(StorageError::Unimplemented("status"))
+    }
 }

@@ -82,7 +82,8 @@ pub struct KeyValue {
 /// Order of a range's results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum SortOrder {
-    /// By key, ascending, whatever `sort_by` says.
+    /// By key, ascending; with a `sort_by` other than the key ascending by that, after `limit` has cut the scan in
+    /// key order (as etcd does).
     #[default]
     None,
     /// Smallest first.
@@ -397,4 +398,30 @@ pub struct LeaseTtl {
     pub id: LeaseId,
     /// Seconds until it ends.
     pub ttl_secs: i64,
+}
+
+/// What is known of one lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseStatus {
+    /// The lease.
+    pub id: LeaseId,
+    /// Whole seconds until it ends, rounded down.
+    pub ttl_secs: i64,
+    /// Seconds that a renewal gives.
+    pub granted_ttl_secs: i64,
+    /// The keys bound to it, in order.
+    pub keys: Vec<Bytes>,
+}
+
+/// Figures of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct StoreStatus {
+    /// The newest revision that readers see.
+    pub revision: Revision,
+    /// The revision up to which history is compacted; 0 if none is or if the backend does not tell.
+    pub compacted: Revision,
+    /// Bytes that the data takes: on disk if there is one, else keys and values of all versions that are kept.
+    pub size_bytes: u64,
+    /// Open watches of this process.
+    pub watches: usize,
 }

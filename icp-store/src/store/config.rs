@@ -1,0 +1,30 @@
+//! What can be chosen of a store.
+
+use crate::mvcc::Limits;
+
+/// Settings of a [`Store`](super::Store); the defaults are etcd's where etcd has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Bounds of a transaction.
+    pub limits: Limits,
+    /// How many events a watcher may fall behind before it is cut.
+    pub watch_lag_events_max: usize,
+    /// Shortest time to live of a lease, in seconds; etcd's follows from its election timeout.
+    pub lease_ttl_secs_min: i64,
+    /// Most commits that are freed of compacted versions with each write and each wake.
+    pub sweep_commits_max: usize,
+    /// Seeds the ids of leases that are granted without one.
+    pub seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            watch_lag_events_max: 100_000,
+            lease_ttl_secs_min: 2,
+            sweep_commits_max: 1_000,
+            seed: 0,
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! The machine.
+
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use icp_core::base::{Machine, Rng, Time};
+use icp_core::storage::{
+    DeleteRangeRequest, KeyRange, LeaseId, LeaseStatus, LeaseTtl, Op, RangeRequest, RangeResponse, Revision,
+    StorageError, StoreStatus, Txn, TxnResponse, WatchRequest,
+};
+
+use super::{Answer, Config, Effect, Entry, Event, Request};
+use crate::lease::Leases;
+use crate::mvcc::{Commit, Limits, Mvcc, invalid};
+use crate::watch::{Polled, WatchId, Watches};
+
+/// Keys, watches and leases; see the [module](super).
+#[derive(Debug)]
+pub struct Store {
+    config: Config,
+    kv: Mvcc,
+    watches: Watches,
+    leases: Leases,
+    rng: Rng,
+    visible: Revision,
+    unpublished: VecDeque<Arc<Commit>>,
+    entries: Vec<Entry>,
+}
+
+impl Store {
+    /// An empty store at revision 1.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            kv: Mvcc::new(),
+            watches: Watches::new(config.watch_lag_events_max),
+            leases: Leases::new(config.lease_ttl_secs_min),
+            rng: Rng::new(config.seed).child("leases"),
+            visible: 1,
+            unpublished: VecDeque::new(),
+            entries: Vec::new(),
+        }
+    }
+
+    /// The newest revision that readers and watchers see.
+    #[must_use]
+    pub const fn visible(&self) -> Revision {
+        self.visible
+    }
+
+    /// Figures of the store.
+    #[must_use]
+    pub fn status(&self) -> StoreStatus {
+        StoreStatus {
+            revision: self.visible,
+            compacted: self.kv.compacted(),
+            size_bytes: self.kv.value_bytes(),
+            watches: self.watches.len(),
+        }
+    }
+
+    /// Reads a range. Revision 0 means the newest published revision.
+    ///
+    /// # Errors
+    /// Those of [`Mvcc::range`], and [`StorageError::Invalid`] for an empty key.
+    pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StorageError> {
+        if request.range.start.is_empty() && request.range.end.is_none() {
+            return Err(invalid("range.key", "key is not provided"));
+        }
+        self.kv.range(request, self.visible)
+    }
+
+    /// Applies a transaction. The answer may be given out when its revision is published.
+    ///
+    /// # Errors
+    /// Those of [`Mvcc::txn`]; nothing was changed then.
+    pub fn txn(&mut self, _now: Time, txn: &Txn) -> Result<TxnResponse, StorageError> {
+        self.write(txn, &self.config.limits.clone())
+    }
+
+    fn write(&mut self, txn: &Txn, limits: &Limits) -> Result<TxnResponse, StorageError> {
+        let leases = &self.leases;
+        let applied = self.kv.txn(txn, limits, |id| leases.exists(id))?;
+        if let Some(commit) = applied.commit {
+            commit.changes.iter().for_each(|c| self.leases.follow(c));
+            self.entries.push(Entry::Commit(commit.clone()));
+            self.unpublished.push_back(commit);
+            self.kv.sweep(self.config.sweep_commits_max);
+        }
+        Ok(applied.response)
+    }
+
+    /// Shows all commits up to `revision` to readers and watchers.
+    pub fn publish(&mut self, revision: Revision) {
+        while self.unpublished.front().is_some_and(|c| c.revision <= revision) {
+            if let Some(commit) = self.unpublished.pop_front() {
+                self.visible = commit.revision;
+                self.watches.publish(&commit);
+            }
+        }
+    }
+
+    /// Shows all commits to readers and watchers.
+    pub fn publish_all(&mut self) {
+        self.publish(Revision::MAX);
+    }
+
+    /// Takes the log entries of all changes since the last call, in order.
+    pub fn take_entries(&mut self) -> Vec<Entry> {
+        core::mem::take(&mut self.entries)
+    }
+
+    /// Begins a watch; take its batches with [`Store::poll_watch`].
+    ///
+    /// # Errors
+    /// [`StorageError::Compacted`] if the start lies below the compacted revision.
+    pub fn watch(&mut self, request: WatchRequest) -> Result<WatchId, StorageError> {
+        self.watches.watch(request, &self.kv, self.visible)
+    }
+
+    /// Takes the next batch of a watch.
+    pub fn poll_watch(&mut self, id: WatchId) -> Polled {
+        self.watches.poll(id, &self.kv, self.visible)
+    }
+
+    /// Ends a watch.
+    pub fn cancel_watch(&mut self, id: WatchId) {
+        self.watches.cancel(id);
+    }
+
+    /// Asks one watch for a progress notification, whatever it was begun with.
+    pub fn request_progress(&mut self, id: WatchId) {
+        self.watches.request_progress(id);
+    }
+
+    /// Asks the watches that were begun with `progress_notify` for a progress notification.
+    pub fn request_progress_all(&mut self) {
+        self.watches.request_progress_all();
+    }
+
+    /// Takes the watches that may have something to say since the last call.
+    pub fn take_ready(&mut self) -> Vec<WatchId> {
+        self.watches.take_ready()
+    }
+
+    /// Forgets what only reads below `revision` can see.
+    ///
+    /// # Errors
+    /// Those of [`Mvcc::compact`]; a revision that is not published yet is a future one.
+    pub fn compact(&mut self, revision: Revision) -> Result<(), StorageError> {
+        if revision > self.visible {
+            return Err(StorageError::FutureRevision { requested: revision, current: self.visible });
+        }
+        self.kv.compact(revision)?;
+        self.entries.push(Entry::Compact { revision });
+        self.kv.sweep(self.config.sweep_commits_max);
+        Ok(())
+    }
+
+    /// Grants a lease; id 0 lets the store choose one.
+    ///
+    /// # Errors
+    /// Those of [`Leases::grant`].
+    pub fn lease_grant(&mut self, now: Time, id: LeaseId, ttl_secs: i64) -> Result<LeaseTtl, StorageError> {
+        let mut id = id;
+        while id == 0 {
+            let drawn = (self.rng.next_u64() >> 1) as LeaseId;
+            id = if self.leases.exists(drawn) { 0 } else { drawn };
+        }
+        let granted = self.leases.grant(now, id, ttl_secs)?;
+        self.entries.push(Entry::LeaseGrant { id, ttl_secs: granted.ttl_secs });
+        Ok(granted)
+    }
+
+    /// Renews a lease.
+    ///
+    /// # Errors
+    /// Those of [`Leases::keep_alive`].
+    pub fn lease_keep_alive(&mut self, now: Time, id: LeaseId) -> Result<LeaseTtl, StorageError> {
+        self.leases.keep_alive(now, id)
+    }
+
+    /// Ends a lease and deletes its keys as one revision; without keys there is no new revision.
+    ///
+    /// # Errors
+    /// [`StorageError::LeaseNotFound`].
+    pub fn lease_revoke(&mut self, _now: Time, id: LeaseId) -> Result<(), StorageError> {
+        let keys = self.leases.revoke(id)?;
+        let success: Vec<Op> = keys
+            .into_iter()
+            .map(|key| Op::DeleteRange(DeleteRangeRequest { range: KeyRange::key(key), prev_kv: false }))
+            .collect();
+        if !success.is_empty() {
+            let no_limits =
+                Limits { txn_ops_max: usize::MAX, request_bytes_max: usize::MAX, txn_depth_max: 1 };
+            self.write(&Txn { success, ..Txn::default() }, &no_limits)?;
+        }
+        self.entries.push(Entry::LeaseRevoke { id });
+        Ok(())
+    }
+
+    /// What is known of a lease.
+    #[must_use]
+    pub fn lease_info(&self, now: Time, id: LeaseId) -> Option<LeaseStatus> {
+        self.leases.info(now, id)
+    }
+
+    /// The ids of all leases, in order.
+    #[must_use]
+    pub fn lease_ids(&self) -> Vec<LeaseId> {
+        self.leases.ids().collect()
+    }
+
+    /// Ends the leases that have run out at `now`, and frees some of what is compacted.
+    pub fn tick(&mut self, now: Time) {
+        for id in self.leases.expired(now) {
+            // The lease exists: it has just been reported.
+            let _ = self.lease_revoke(now, id);
+        }
+        self.kv.sweep(self.config.sweep_commits_max);
+    }
+
+    /// When the next lease runs out.
+    #[must_use]
+    pub fn lease_deadline(&self) -> Option<Time> {
+        self.leases.deadline()
+    }
+
+    /// The entries of a snapshot: replayed, they give this state. Shares all keys and values.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<Entry> {
+        let (base, commits) = self.kv.dump();
+        let mut entries = Vec::with_capacity(base.len() + commits.len() + 1);
+        entries.push(Entry::Restore { compacted: self.kv.compacted() });
+        for id in self.leases.ids() {
+            if let Some(info) = self.leases.info(Time::ZERO, id) {
+                entries.push(Entry::LeaseGrant { id, ttl_secs: info.granted_ttl_secs });
+            }
+        }
+        entries.extend(base.into_iter().map(Entry::Base));
+        entries.extend(commits.into_iter().map(Entry::Commit));
+        entries
+    }
+
+    /// Replays one entry of a log or of a snapshot, and shows it at once. Leases start with their full time to live.
+    ///
+    /// # Errors
+    /// [`StorageError::Invalid`] if the entry does not follow from those before it: the log is not one that a store
+    /// wrote.
+    pub fn replay(&mut self, now: Time, entry: &Entry) -> Result<(), StorageError> {
+        match entry {
+            Entry::Restore { compacted } => {
+                self.kv = Mvcc::restore(*compacted);
+                self.leases = Leases::new(self.config.lease_ttl_secs_min);
+            }
+            Entry::Base(kv) => {
+                self.leases.bind(kv.lease, kv.key.clone());
+                self.kv.restore_base(kv.as_ref().clone())?;
+            }
+            Entry::Commit(commit) => {
+                let kvs = commit.changes.iter().map(|c| c.kv.as_ref().clone());
+                let commit = self.kv.restore_commit(commit.revision, kvs)?;
+                commit.changes.iter().for_each(|c| self.leases.follow(c));
+            }
+            Entry::LeaseGrant { id, ttl_secs } => {
+                self.leases.grant(now, *id, *ttl_secs)?;
+            }
+            Entry::LeaseRevoke { id } => {
+                self.leases.revoke(*id)?;
+            }
+            Entry::Compact { revision } => {
+                self.kv.compact(*revision)?;
+                self.kv.sweep(usize::MAX);
+            }
+        }
+        self.visible = self.kv.revision();
+        Ok(())
+    }
+
+    fn answer(&mut self, now: Time, request: Request) -> Result<Answer, StorageError> {
+        Ok(match request {
+            Request::Range(r) => Answer::Range(self.range(&r)?),
+            Request::Txn(t) => Answer::Txn(self.txn(now, &t)?),
+            Request::Watch(w) => Answer::Watch(self.watch(w)?),
+            Request::Compact(revision) => {
+                self.compact(revision)?;
+                Answer::Done
+            }
+            Request::LeaseGrant { id, ttl_secs } => Answer::Lease(self.lease_grant(now, id, ttl_secs)?),
+            Request::LeaseKeepAlive(id) => Answer::Lease(self.lease_keep_alive(now, id)?),
+            Request::LeaseRevoke(id) => {
+                self.lease_revoke(now, id)?;
+                Answer::Done
+            }
+        })
+    }
+
+    fn flush(&mut self, out: &mut Vec<Effect>) {
+        let entries = self.take_entries();
+        if !entries.is_empty() {
+            out.push(Effect::Append { entries, revision: self.kv.revision() });
+        }
+        out.extend(self.take_ready().into_iter().map(Effect::WatchReady));
+    }
+}
+
+impl Machine for Store {
+    type Event = Event;
+    type Effect = Effect;
+
+    fn on(&mut self, now: Time, event: Event, out: &mut Vec<Effect>) {
+        match event {
+            Event::Request { id, request } => {
+                let answer = self.answer(now, request);
+                self.flush(out);
+                out.push(Effect::Answer { id, answer });
+                return;
+            }
+            Event::Durable(revision) => self.publish(revision),
+            Event::Poll(watch) => {
+                let polled = self.poll_watch(watch);
+                out.push(Effect::Polled { watch, polled });
+            }
+            Event::CancelWatch(watch) => self.cancel_watch(watch),
+            Event::RequestProgress => self.request_progress_all(),
+        }
+        self.flush(out);
+    }
+
+    fn wake(&mut self, now: Time, out: &mut Vec<Effect>) {
+        self.tick(now);
+        self.flush(out);
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        self.lease_deadline()
+    }
+}
