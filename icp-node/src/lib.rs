@@ -3,6 +3,9 @@
 //! | module | what |
 //! |---|---|
 //! | [`runtime`] | the port to what runs containers: calls and events as data, streams for `kubectl logs` and `exec` |
+//! | [`pod`] | the machine of one pod: from its object to calls of the runtime and a status |
+//! | [`probe`] | when to probe, and what a row of answers means |
+//! | [`status`] | what a pod's status says |
 //! | [`backend`] | runtimes behind the port |
 #![no_std]
 extern crate alloc;
@@ -10,4 +13,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod backend;
+pub mod pod;
+pub mod probe;
 pub mod runtime;
+pub mod status;
