@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`backend`] | what talks to a kernel: routes and links, nftables, connection tracking (feature `netlink`) |
+//! | [`rules`] | a packet filter as data: tables, chains, sets, maps, and how to change them |
 //! | [`vip`] | the virtual IP manager: CARP, wire-compatible with UCarp |
 #![no_std]
 extern crate alloc;
@@ -10,4 +11,5 @@ extern crate alloc;
 extern crate std;
 
 pub mod backend;
+pub mod rules;
 pub mod vip;

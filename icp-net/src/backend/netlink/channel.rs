@@ -1,6 +1,5 @@
 //! A synchronous channel to one netlink family.
 
-use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
@@ -271,7 +270,7 @@ pub(crate) fn outcome(header: Header, payload: &[u8], object: &str) -> Result<()
                 let tail = payload.get(4 + ((quoted + 3) & !3)..).unwrap_or(&[]);
                 attributes(tail).find(|a| a.kind == ERROR_TEXT).map_or("", |a| a.str())
             };
-            Err(kernel(-code, format!("{text}"), object))
+            Err(kernel(-code, text.to_string(), object))
         }
         None => Err(NetlinkError::Malformed { object: object.into() }),
     }
