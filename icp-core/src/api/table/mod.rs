@@ -61,8 +61,8 @@ pub struct ResourceInfo {
 /// Where a resource's schema stands.
 #[derive(Clone, Debug)]
 pub enum SchemaSource {
-    /// In the built-in table.
-    Builtin,
+    /// In the built-in table, at this place.
+    Builtin(Schema<'static>),
     /// An OpenAPI v3 structural schema (`spec.versions[].schema.openAPIV3Schema`).
     Custom(Arc<Value>),
 }
@@ -162,7 +162,7 @@ impl ResourceInfo {
     #[must_use]
     pub fn schema(&self) -> Schema<'_> {
         match &self.schema {
-            SchemaSource::Builtin => Schema::of(&self.gvk()),
+            SchemaSource::Builtin(schema) => *schema,
             SchemaSource::Custom(value) => Schema::Open(value),
         }
     }
@@ -227,7 +227,7 @@ fn info(row: &rows::Row) -> ResourceInfo {
             .collect(),
         storage_prefix: format!("/registry/{storage}/"),
         storage_gvk,
-        schema: SchemaSource::Builtin,
+        schema: SchemaSource::Builtin(Schema::of(&gvk)),
         strategy: Strategy {
             status: flag('S'),
             generation: flag('G'),
