@@ -8,6 +8,8 @@ pub mod netlink;
 #[cfg(feature = "netlink")]
 pub mod netns;
 #[cfg(feature = "netlink")]
+pub mod nft;
+#[cfg(feature = "netlink")]
 pub mod rtnl;
 #[cfg(all(test, feature = "netlink"))]
 pub(crate) mod testing;

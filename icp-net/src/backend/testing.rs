@@ -3,6 +3,7 @@
 
 use std::boxed::Box;
 use std::eprintln;
+use std::string::String;
 
 use super::netns;
 
@@ -18,4 +19,22 @@ pub(crate) fn in_new_netns(body: impl FnOnce() + Send + 'static) {
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// A real program to test against, as a function of its arguments that returns what it printed.
+///
+/// Without the program there is nothing to compare with: `None`, unless `ICP_PEERS=required` says that it must be
+/// there.
+pub(crate) fn peer(name: &'static str) -> Option<impl Fn(&[&str]) -> String> {
+    if let Err(e) = std::process::Command::new(name).arg("--version").output() {
+        let required = std::env::var_os("ICP_PEERS").is_some_and(|v| v == "required");
+        assert!(!required, "{name} is required and does not run: {e}");
+        eprintln!("skipped: {name} does not run: {e}");
+        return None;
+    }
+    Some(move |args: &[&str]| {
+        let out = std::process::Command::new(name).args(args).output().unwrap();
+        assert!(out.status.success(), "{name} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    })
 }

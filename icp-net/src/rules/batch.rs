@@ -18,10 +18,10 @@ pub enum Change {
     AddSet(TableId, SetSpec),
     /// Delete a set that no rule uses.
     DeleteSet(TableId, String),
-    /// Add elements whose keys are not there.
-    AddElements(TableId, String, Vec<(Key, Data)>),
+    /// Add elements; one that is there already must have the same datum.
+    AddElements(TableId, SetSpec, Vec<(Key, Data)>),
     /// Delete elements that are there.
-    DeleteElements(TableId, String, Vec<(Key, Data)>),
+    DeleteElements(TableId, SetSpec, Vec<(Key, Data)>),
     /// Add a chain without rules.
     AddChain(TableId, Chain),
     /// Add a rule to the end of a chain.
@@ -171,7 +171,7 @@ impl Ruleset {
                 }
                 table.sets.remove(name).ok_or_else(|| missing("set", name))?;
             }
-            Change::AddElements(id, name, elements) => {
+            Change::AddElements(id, SetSpec { name, .. }, elements) => {
                 let table = self.table(id)?;
                 let set = table.sets.get_mut(name).ok_or_else(|| missing("set", name))?;
                 let len = set.spec.key.len_bytes();
@@ -189,7 +189,7 @@ impl Ruleset {
                     }
                 }
             }
-            Change::DeleteElements(id, name, elements) => {
+            Change::DeleteElements(id, SetSpec { name, .. }, elements) => {
                 let set = self.table(id)?.sets.get_mut(name).ok_or_else(|| missing("set", name))?;
                 for (key, _) in elements {
                     set.elements.remove(key).ok_or_else(|| missing("element of", name))?;

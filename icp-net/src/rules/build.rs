@@ -247,12 +247,16 @@ impl RuleBuilder {
         self.load(fields, Reg(0)).expr(Expr::VerdictMap { set: set.into(), from: Reg(0) })
     }
 
-    /// Takes the verdict that `verdicts` has for the value that `map` has for the fields.
+    /// Matches if `map` has `value` for the fields.
+    ///
+    /// A value that one map gives cannot be looked up in the next: the kernel would do it, but `nft list` aborts on
+    /// such a rule, whoever's table it stands in.
     #[must_use]
-    pub fn map_verdict(self, map: &str, fields: &[Field], verdicts: &str) -> Self {
+    pub fn map_equals(self, map: &str, fields: &[Field], value: impl Into<Value>) -> Self {
+        let (op, value) = (CmpOp::Eq, value.into());
         self.load(fields, Reg(0))
             .expr(Expr::Map { set: map.into(), from: Reg(0), to: Reg(0) })
-            .expr(Expr::VerdictMap { set: verdicts.into(), from: Reg(0) })
+            .expr(Expr::Cmp { op, from: Reg(0), value })
     }
 
     /// Translates the destination to the address and port that stand in registers from `at` on.

@@ -88,9 +88,9 @@ pub fn sync(desired: &Table, observed: Option<&Snapshot>) -> Batch {
                 .push(Change::AddChain(id.clone(), super::Chain { rules: Vec::new(), ..chain.clone() }));
         }
     }
-    let delete = |batch: &mut Batch, name: &String, gone: Vec<(Key, Data)>| {
+    let delete = |batch: &mut Batch, spec: &SetSpec, gone: Vec<(Key, Data)>| {
         if !gone.is_empty() {
-            batch.changes.push(Change::DeleteElements(id.clone(), name.clone(), gone));
+            batch.changes.push(Change::DeleteElements(id.clone(), spec.clone(), gone));
         }
     };
     for (name, set) in &desired.sets {
@@ -100,11 +100,11 @@ pub fn sync(desired: &Table, observed: Option<&Snapshot>) -> Batch {
         let old = observed.sets.get(name).map(|s| &s.elements);
         let differs = |key: &Key, data: &Data| old.and_then(|old| old.get(key)) != Some(data);
         let gone = old.into_iter().flatten().filter(|(k, d)| set.elements.get(*k) != Some(*d));
-        delete(&mut batch, name, gone.map(|(k, d)| (k.clone(), d.clone())).collect());
+        delete(&mut batch, &set.spec, gone.map(|(k, d)| (k.clone(), d.clone())).collect());
         let new: Vec<_> = set.elements.iter().filter(|(k, d)| differs(k, d)).collect();
         if !new.is_empty() {
             let new = new.into_iter().map(|(k, d)| (k.clone(), d.clone())).collect();
-            batch.changes.push(Change::AddElements(id.clone(), name.clone(), new));
+            batch.changes.push(Change::AddElements(id.clone(), set.spec.clone(), new));
         }
     }
     for (name, chain) in &desired.chains {
@@ -123,8 +123,10 @@ pub fn sync(desired: &Table, observed: Option<&Snapshot>) -> Batch {
         batch.changes.push(Change::FlushChain(id.clone(), (*name).clone()));
     }
     for (name, set) in observed.sets.iter().filter(|(n, _)| !desired.sets.contains_key(*n)) {
-        let gone = set.elements.iter().map(|(k, d)| (k.clone(), d.clone())).collect();
-        delete(&mut batch, name, gone);
+        if let Some(spec) = &set.spec {
+            let gone = set.elements.iter().map(|(k, d)| (k.clone(), d.clone())).collect();
+            delete(&mut batch, spec, gone);
+        }
         batch.changes.push(Change::DeleteSet(id.clone(), name.clone()));
     }
     for name in foreign_chains {

@@ -8,7 +8,7 @@
 //! assert_eq!(seen, [3, 4]);
 //! ```
 
-mod channel;
+pub(super) mod channel;
 mod error;
 mod wire;
 
