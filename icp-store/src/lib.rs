@@ -29,6 +29,8 @@ extern crate alloc;
 extern crate std;
 
 pub mod lease;
+#[cfg(feature = "std")]
+pub mod log;
 pub mod mvcc;
 pub mod store;
 pub mod watch;
@@ -39,4 +41,4 @@ pub mod handle;
 pub use store::{Config, Entry, Store};
 
 #[cfg(feature = "std")]
-pub use handle::Memory;
+pub use handle::{Disk, DiskOptions, Memory};

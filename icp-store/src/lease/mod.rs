@@ -164,14 +164,6 @@ impl Leases {
             lease.keys.insert(key);
         }
     }
-
-    /// Gives every lease its full time to live: the clock starts again after a restart.
-    pub fn renew_all(&mut self, now: Time) {
-        for (id, lease) in &mut self.by_id {
-            lease.expiry = now + seconds(lease.ttl_secs);
-            self.timers.set(*id, lease.expiry);
-        }
-    }
 }
 
 fn seconds(secs: i64) -> Duration {

@@ -50,6 +50,12 @@ impl Store {
         self.visible
     }
 
+    /// The revision of the last write, published or not.
+    #[must_use]
+    pub const fn applied(&self) -> Revision {
+        self.kv.revision()
+    }
+
     /// Figures of the store.
     #[must_use]
     pub fn status(&self) -> StoreStatus {
