@@ -5,6 +5,8 @@
 //! | [`runtime`] | the port to what runs containers: calls and events as data, streams for `kubectl logs` and `exec` |
 //! | [`pod`] | the machine of one pod: from its object to calls of the runtime and a status |
 //! | [`probe`] | when to probe, and what a row of answers means |
+//! | [`resolve`] | environments, generated files, resolver configuration, users |
+//! | [`volume`] | what is in a pod's volumes |
 //! | [`status`] | what a pod's status says |
 //! | [`backend`] | runtimes behind the port |
 #![no_std]
@@ -15,5 +17,7 @@ extern crate std;
 pub mod backend;
 pub mod pod;
 pub mod probe;
+pub mod resolve;
 pub mod runtime;
 pub mod status;
+pub mod volume;
