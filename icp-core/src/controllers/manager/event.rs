@@ -1,0 +1,49 @@
+//! What happens to the manager, and what it wants done.
+
+use crate::client::{ClientEffect, ClientEvent, Term};
+
+/// What happens to the manager.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// Begin: seek leadership if so configured, else list and watch at once.
+    Start,
+    /// End: close all watches and release leadership. Plans under way are dropped.
+    Stop,
+    /// The API server answered.
+    Client(ClientEvent),
+}
+
+impl From<ClientEvent> for Event {
+    fn from(event: ClientEvent) -> Self {
+        Self::Client(event)
+    }
+}
+
+/// What the manager wants done.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Effect {
+    /// A request to the API server.
+    Client(ClientEffect),
+    /// Leadership was gained, or lost if there is no term; for logs.
+    Led(Option<Term>),
+}
+
+impl From<ClientEffect> for Effect {
+    fn from(effect: ClientEffect) -> Self {
+        Self::Client(effect)
+    }
+}
+
+impl TryFrom<Effect> for ClientEffect {
+    type Error = Effect;
+
+    /// The request, or the effect itself if it is none.
+    fn try_from(effect: Effect) -> Result<Self, Effect> {
+        match effect {
+            Effect::Client(effect) => Ok(effect),
+            other @ Effect::Led(_) => Err(other),
+        }
+    }
+}
