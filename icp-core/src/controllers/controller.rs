@@ -63,5 +63,12 @@ pub trait Controller: Send {
     fn plan(&mut self, now: Time, cache: &Cache, key: &ObjectKey, rng: &mut Rng) -> Plan;
 
     /// Learns the answer to an action of a plan of `key`.
-    fn answered(&mut self, _now: Time, _key: &ObjectKey, _request: &ApiRequest, _answer: &Result<Reply, ApiError>) {}
+    fn answered(
+        &mut self,
+        _now: Time,
+        _key: &ObjectKey,
+        _request: &ApiRequest,
+        _answer: &Result<Reply, ApiError>,
+    ) {
+    }
 }

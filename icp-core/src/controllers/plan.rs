@@ -10,7 +10,8 @@ use serde_json::Value;
 use crate::api::{Gvr, Object};
 use crate::base::Time;
 use crate::client::{
-    ApiRequest, DeleteOptions, EventNote, EventType, ListOptions, ObjectKey, Operation, PatchKind, Propagation,
+    ApiRequest, DeleteOptions, EventNote, EventType, ListOptions, ObjectKey, Operation, PatchKind,
+    Propagation,
 };
 
 /// Actions of one step of a slow start are at most this many (`replicaset.BurstReplicas`).

@@ -79,7 +79,8 @@ impl Spec {
             Strategy::Recreate
         } else {
             let r = raw.strategy.rolling_update.unwrap_or_default();
-            let (surge, unavailable) = resolve_fenceposts(r.max_surge.as_ref(), r.max_unavailable.as_ref(), replicas);
+            let (surge, unavailable) =
+                resolve_fenceposts(r.max_surge.as_ref(), r.max_unavailable.as_ref(), replicas);
             Strategy::RollingUpdate { surge, unavailable }
         };
         Self {
@@ -100,14 +101,20 @@ impl Spec {
 
     pub(super) fn max_unavailable(&self) -> i64 {
         match self.strategy {
-            Strategy::RollingUpdate { unavailable, .. } if self.replicas > 0 => unavailable.min(self.replicas),
+            Strategy::RollingUpdate { unavailable, .. } if self.replicas > 0 => {
+                unavailable.min(self.replicas)
+            }
             _ => 0,
         }
     }
 
     /// Seconds without progress after which the rollout counts as failed; the greatest 32-bit number means never.
     pub(super) fn progress_deadline(&self) -> Option<u64> {
-        if self.deadline_seconds >= i64::from(i32::MAX) { None } else { u64::try_from(self.deadline_seconds).ok() }
+        if self.deadline_seconds >= i64::from(i32::MAX) {
+            None
+        } else {
+            u64::try_from(self.deadline_seconds).ok()
+        }
     }
 }
 
@@ -118,7 +125,11 @@ pub fn plan(observed: &Observed, now: Time) -> Plan {
     let d = &observed.deployment;
     let mut plan = Plan::none();
     if d.at("/spec/selector").is_none_or(|s| s.as_object().is_none_or(serde_json::Map::is_empty)) {
-        plan.notes.push(Note::warning(d, "SelectingAll", "This deployment is selecting all pods. A non-empty selector is required."));
+        plan.notes.push(Note::warning(
+            d,
+            "SelectingAll",
+            "This deployment is selecting all pods. A non-empty selector is required.",
+        ));
         return plan;
     }
     let spec = Spec::of(d);
@@ -161,10 +172,14 @@ pub fn plan(observed: &Observed, now: Time) -> Plan {
     }
 
     let all = sets.all();
-    let mut new_status = status::counts(now, d, &spec, sets.new.as_ref().filter(|r| !r.is_new()), &all, &Status {
-        conditions: conditions.conditions,
-        ..old_status.clone()
-    });
+    let mut new_status = status::counts(
+        now,
+        d,
+        &spec,
+        sets.new.as_ref().filter(|r| !r.is_new()),
+        &all,
+        &Status { conditions: conditions.conditions, ..old_status.clone() },
+    );
     if rollout {
         status::progress(now, d, &spec, sets.new.as_ref(), (&mut new_status, &old_status), &mut plan);
         status::replica_failure(now, &all, &mut new_status);
@@ -295,7 +310,9 @@ impl Deployments {
         let selector = support::selector(deployment);
         let replica_sets: BTreeMap<String, Arc<Object>> = sets
             .by(index::CONTROLLER_UID, &deployment.metadata.uid)
-            .chain(sets.by(support::ORPHANS, &key.namespace).filter(|rs| selector.matches(&rs.metadata.labels)))
+            .chain(
+                sets.by(support::ORPHANS, &key.namespace).filter(|rs| selector.matches(&rs.metadata.labels)),
+            )
             .map(|rs| (rs.metadata.name.clone(), Arc::clone(rs)))
             .collect();
         let pods = cache.store(&resources::PODS);

@@ -160,8 +160,11 @@ impl Rs {
         let word = if self.replicas > before { "up" } else { "down" };
         let text = format!("Scaled {word} replica set {} from {before} to {}", self.name(), self.replicas);
         let action = if self.new {
-            Action::create(&resources::REPLICA_SETS, self.next.clone())
-                .told_failure(Note::warning(deployment, "ReplicaSetCreateError", "Failed to create new replica set: "))
+            Action::create(&resources::REPLICA_SETS, self.next.clone()).told_failure(Note::warning(
+                deployment,
+                "ReplicaSetCreateError",
+                "Failed to create new replica set: ",
+            ))
         } else if self.next == *self.object {
             return None;
         } else {

@@ -44,7 +44,14 @@ fn updated(now: Time, mut c: Condition) -> Condition {
 }
 
 /// Counts, and the condition Available (`calculateStatus`).
-pub(super) fn counts(now: Time, d: &Object, spec: &Spec, new: Option<&Rs>, all: &[&Rs], old: &Status) -> Status {
+pub(super) fn counts(
+    now: Time,
+    d: &Object,
+    spec: &Spec,
+    new: Option<&Rs>,
+    all: &[&Rs],
+    old: &Status,
+) -> Status {
     let available: i64 = all.iter().map(|r| r.available).sum();
     let total: i64 = all.iter().map(|r| r.replicas).sum();
     let mut status = Status {
@@ -59,7 +66,13 @@ pub(super) fn counts(now: Time, d: &Object, spec: &Spec, new: Option<&Rs>, all: 
     };
     let enough = available >= spec.replicas - spec.max_unavailable();
     let condition = if enough {
-        Condition::new(now, "Available", true, "MinimumReplicasAvailable", "Deployment has minimum availability.")
+        Condition::new(
+            now,
+            "Available",
+            true,
+            "MinimumReplicasAvailable",
+            "Deployment has minimum availability.",
+        )
     } else {
         let message = "Deployment does not have minimum availability.";
         Condition::new(now, "Available", false, "MinimumReplicasUnavailable", message)
@@ -86,7 +99,10 @@ impl Status {
 }
 
 fn deadline_of(progressing: &Condition, seconds: u64) -> Option<Time> {
-    progressing.last_update_time.or(progressing.last_transition_time).map(|t| t + Duration::from_secs(seconds))
+    progressing
+        .last_update_time
+        .or(progressing.last_transition_time)
+        .map(|t| t + Duration::from_secs(seconds))
 }
 
 /// The condition Progressing of a rollout (`syncRolloutStatus`), and when to look at it again.
@@ -113,15 +129,21 @@ pub(super) fn progress(
     if !was_complete {
         let timed_out = current.is_some_and(|c| {
             c.reason == "ProgressDeadlineExceeded"
-                || c.reason != "NewReplicaSetAvailable" && deadline_of(c, seconds).is_some_and(|due| due < now)
+                || c.reason != "NewReplicaSetAvailable"
+                    && deadline_of(c, seconds).is_some_and(|due| due < now)
         });
         if status.complete(d, spec) {
             let message = format!("{subject} has successfully progressed.");
             let c = Condition::new(now, "Progressing", true, "NewReplicaSetAvailable", message);
             set_condition(&mut status.conditions, updated(now, c));
         } else if status.progressed_from(old) {
-            let mut c =
-                Condition::new(now, "Progressing", true, "ReplicaSetUpdated", format!("{subject} is progressing."));
+            let mut c = Condition::new(
+                now,
+                "Progressing",
+                true,
+                "ReplicaSetUpdated",
+                format!("{subject} is progressing."),
+            );
             if let Some(current) = current.filter(|c| c.is_true()) {
                 c.last_transition_time = current.last_transition_time;
             }
@@ -134,8 +156,9 @@ pub(super) fn progress(
             set_condition(&mut status.conditions, updated(now, c));
         }
     }
-    let waits = condition(&status.conditions, "Progressing")
-        .filter(|c| c.reason != "ProgressDeadlineExceeded" && c.reason != "NewReplicaSetAvailable" && !spec.paused);
+    let waits = condition(&status.conditions, "Progressing").filter(|c| {
+        c.reason != "ProgressDeadlineExceeded" && c.reason != "NewReplicaSetAvailable" && !spec.paused
+    });
     if let Some(due) = waits.and_then(|c| deadline_of(c, seconds)) {
         plan.again(due.max(now) + Duration::from_secs(1));
     }

@@ -27,10 +27,9 @@ impl Expect {
                 // What is not watched cannot be planned from.
                 cache.informers.get(gvr).is_none_or(|i| version_of(i.resource_version()) >= *version)
             }
-            Self::Gone { gvr, key, uid } => cache
-                .store(gvr)
-                .get_key(key)
-                .is_none_or(|o| o.metadata.uid != *uid || o.is_terminating()),
+            Self::Gone { gvr, key, uid } => {
+                cache.store(gvr).get_key(key).is_none_or(|o| o.metadata.uid != *uid || o.is_terminating())
+            }
         }
     }
 
@@ -77,7 +76,9 @@ pub(super) enum Verdict {
     /// It failed for good; the plan ends.
     Failed(Option<Expect>),
     /// An object of that name exists: read it. It is the one of an earlier try if `ours`.
-    Catch { ours: bool },
+    Catch {
+        ours: bool,
+    },
 }
 
 /// Judges the answer to `action` at its try number `tries` (the first is 1).
@@ -138,7 +139,10 @@ fn expect(request: &ApiRequest, reply: &Reply) -> Option<Expect> {
             if request.gvr.group != "" || object.kind != "Status" =>
         {
             // A subresource such as `binding` or `eviction` answers with another kind.
-            request.subresource.is_none_or(|s| matches!(s, "status" | "scale" | "finalize")).then(|| of(object))
+            request
+                .subresource
+                .is_none_or(|s| matches!(s, "status" | "scale" | "finalize"))
+                .then(|| of(object))
         }
         (Operation::Get, Reply::Object(object)) => Some(of(object)),
         (Operation::Delete(_), _) => gone(request),

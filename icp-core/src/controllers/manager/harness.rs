@@ -13,8 +13,8 @@ use super::{Effect, Event, Manager};
 use crate::api::{Gvr, Object, Status, reason, resources};
 use crate::base::{Duration, Machine, Rng, Time};
 use crate::client::{
-    ApiError, ApiRequest, ClientEffect, ClientEvent, ObjectKey, Operation, PatchKind, Propagation, Reply, RequestId,
-    WatchEvent, WatchKind,
+    ApiError, ApiRequest, ClientEffect, ClientEvent, ObjectKey, Operation, PatchKind, Propagation, Reply,
+    RequestId, WatchEvent, WatchKind,
 };
 
 type Answer = Result<Reply, ApiError>;
@@ -168,7 +168,10 @@ impl World {
             let manager = self.manager.as_mut().unwrap();
             manager.wake(self.now, &mut out);
             let after = manager.deadline();
-            assert!(!out.is_empty() || after.is_none_or(|d| d > self.now), "the manager wants to be woken for nothing");
+            assert!(
+                !out.is_empty() || after.is_none_or(|d| d > self.now),
+                "the manager wants to be woken for nothing"
+            );
             self.perform(out);
         } else if let Some(((due, _), message)) = self.wire.pop_first() {
             self.now = self.now.max(due);
@@ -189,7 +192,9 @@ impl World {
     fn perform(&mut self, out: Vec<Effect>) {
         for effect in out {
             match effect {
-                Effect::Client(ClientEffect::Request { id, request } | ClientEffect::Watch { id, request }) => {
+                Effect::Client(
+                    ClientEffect::Request { id, request } | ClientEffect::Watch { id, request },
+                ) => {
                     let delay = self.delay();
                     self.post(delay, Message::Serve(self.epoch, id, request));
                 }
@@ -226,7 +231,8 @@ impl World {
                     let Operation::Watch(options) = &request.op else { return };
                     let from: u64 = options.resource_version.as_ref().unwrap().parse().unwrap();
                     let version = |e: &WatchEvent| e.object.metadata.resource_version.parse::<u64>().unwrap();
-                    let cursor = self.log.iter().position(|(_, e)| version(e) > from).unwrap_or(self.log.len());
+                    let cursor =
+                        self.log.iter().position(|(_, e)| version(e) > from).unwrap_or(self.log.len());
                     self.watches.insert(id, (request.gvr, cursor));
                     self.deliver();
                 }
@@ -252,7 +258,8 @@ impl World {
     }
 
     fn kubelet_sees(&mut self, key: &ObjectKey, uid: &str) {
-        let Some(pod) = self.objects.get(&(resources::PODS, key.clone())).filter(|p| p.metadata.uid == uid) else {
+        let Some(pod) = self.objects.get(&(resources::PODS, key.clone())).filter(|p| p.metadata.uid == uid)
+        else {
             return;
         };
         let mut next = Object::clone(pod);
@@ -260,8 +267,11 @@ impl World {
             self.remove(&resources::PODS, key);
         } else if next.str_at("/status/phase") != "Running" {
             let now = self.now.to_rfc3339();
-            next.rest.insert("status".into(), json!({"phase": "Running", "podIP": "10.0.0.1", "conditions": [
-                {"type": "Ready", "status": "True", "lastTransitionTime": now}]}));
+            next.rest.insert(
+                "status".into(),
+                json!({"phase": "Running", "podIP": "10.0.0.1", "conditions": [
+                {"type": "Ready", "status": "True", "lastTransitionTime": now}]}),
+            );
             crate::controllers::support::set(&mut next, "spec", "nodeName", json!("w1"));
             self.store(&resources::PODS, next, WatchKind::Modified);
         }
@@ -281,7 +291,8 @@ impl World {
                 let tell = if self.rng.chance(self.faults.watch_breaks_per_million) {
                     self.watches.remove(&id);
                     let code = if self.rng.chance(500_000) { 410 } else { 500 };
-                    let error = Status::failure(code, if code == 410 { reason::EXPIRED } else { "" }, "watch");
+                    let error =
+                        Status::failure(code, if code == 410 { reason::EXPIRED } else { "" }, "watch");
                     ClientEvent::WatchClosed { id, error: Some(ApiError::Status(error)) }
                 } else {
                     ClientEvent::Watch { id, event }
@@ -348,8 +359,12 @@ impl World {
                 continue_token: None,
             }),
             (Operation::DeleteCollection(..), _) => {
-                let keys: Vec<ObjectKey> =
-                    self.objects.keys().filter(|(g, k)| g == gvr && k.namespace == namespace).map(|(_, k)| k.clone()).collect();
+                let keys: Vec<ObjectKey> = self
+                    .objects
+                    .keys()
+                    .filter(|(g, k)| g == gvr && k.namespace == namespace)
+                    .map(|(_, k)| k.clone())
+                    .collect();
                 for key in keys {
                     let op = Operation::Delete(crate::client::DeleteOptions::default());
                     self.serve(&ApiRequest::object(gvr, &namespace, &key.name, op))?;
@@ -392,7 +407,8 @@ impl World {
                 if next.metadata.finalizers.is_empty() && !graceful && !spec_finalizers {
                     self.store(gvr, next, WatchKind::Deleted);
                 } else if !old.is_terminating() {
-                    next.metadata.deletion_timestamp = Some(self.now + Duration::from_secs(if graceful { 30 } else { 0 }));
+                    next.metadata.deletion_timestamp =
+                        Some(self.now + Duration::from_secs(if graceful { 30 } else { 0 }));
                     next.metadata.generation += 1;
                     self.store(gvr, next, WatchKind::Modified);
                 }

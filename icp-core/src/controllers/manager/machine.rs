@@ -237,8 +237,9 @@ impl Manager {
             elector.on(now, &event, out);
             return;
         }
-        let (ClientEvent::Reply { id, .. } | ClientEvent::Watch { id, .. } | ClientEvent::WatchClosed { id, .. }) =
-            &event;
+        let (ClientEvent::Reply { id, .. }
+        | ClientEvent::Watch { id, .. }
+        | ClientEvent::WatchClosed { id, .. }) = &event;
         if let Some(gvr) = self.informer_of.get(&block_of(*id)).cloned() {
             self.on_watched(now, &gvr, &event, out);
         } else if let ClientEvent::Reply { id, result } = event {
@@ -275,7 +276,8 @@ impl Manager {
             }
             return;
         }
-        let watchers = self.slots.iter_mut().filter(|s| s.optional.contains(&resources::CUSTOM_RESOURCE_DEFINITIONS));
+        let watchers =
+            self.slots.iter_mut().filter(|s| s.optional.contains(&resources::CUSTOM_RESOURCE_DEFINITIONS));
         for slot in watchers {
             if !slot.optional.contains(&kind.gvr) {
                 slot.optional.push(kind.gvr.clone());
@@ -284,7 +286,13 @@ impl Manager {
         self.follow(now, &kind.gvr, out);
     }
 
-    fn on_answer(&mut self, now: Time, id: RequestId, answer: &Result<Reply, ApiError>, out: &mut Vec<Effect>) {
+    fn on_answer(
+        &mut self,
+        now: Time,
+        id: RequestId,
+        answer: &Result<Reply, ApiError>,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(flight) = self.flights.remove(&id).filter(|f| !f.parked) else { return };
         self.timers.cancel(&id);
         let Flight { slot: at, key, action, role, tries, backoff, .. } = flight;
@@ -334,12 +342,21 @@ impl Manager {
         self.advance(now, at, &key, out);
     }
 
-    fn send(&mut self, now: Time, slot: usize, key: &ObjectKey, action: Action, role: Role, out: &mut Vec<Effect>) {
+    fn send(
+        &mut self,
+        now: Time,
+        slot: usize,
+        key: &ObjectKey,
+        action: Action,
+        role: Role,
+        out: &mut Vec<Effect>,
+    ) {
         let id = self.ids.next_id();
         out.push(ClientEffect::Request { id, request: action.request.clone() }.into());
         let backoff = Backoff::new(AGAIN_INITIAL, AGAIN_MAX);
         self.timers.set(id, now + ANSWER_TIMEOUT);
-        self.flights.insert(id, Flight { slot, key: key.clone(), action, role, tries: 1, backoff, parked: false });
+        self.flights
+            .insert(id, Flight { slot, key: key.clone(), action, role, tries: 1, backoff, parked: false });
     }
 
     fn on_timer(&mut self, now: Time, id: RequestId, out: &mut Vec<Effect>) {
@@ -398,7 +415,8 @@ impl Manager {
             .iter()
             .filter(|id| {
                 self.runs.get(*id).is_none_or(|run| {
-                    run.give_up.is_some_and(|due| due <= now) || run.expects.iter().all(|e| e.holds(&self.cache))
+                    run.give_up.is_some_and(|due| due <= now)
+                        || run.expects.iter().all(|e| e.holds(&self.cache))
                 })
             })
             .cloned()
@@ -427,7 +445,8 @@ impl Manager {
         for at in 0..self.slots.len() {
             loop {
                 let Some(slot) = self.slots.get_mut(at) else { break };
-                if self.flights.len() >= IN_FLIGHT_MAX || !slot.needs.iter().all(|gvr| self.cache.synced(gvr)) {
+                if self.flights.len() >= IN_FLIGHT_MAX || !slot.needs.iter().all(|gvr| self.cache.synced(gvr))
+                {
                     break;
                 }
                 let Some(key) = slot.queue.pop(now) else { break };
@@ -520,10 +539,11 @@ impl Machine for Manager {
         let queues = self
             .slots
             .iter()
-            .filter(|s| self.flights.len() < IN_FLIGHT_MAX && s.needs.iter().all(|gvr| self.cache.synced(gvr)))
+            .filter(|s| {
+                self.flights.len() < IN_FLIGHT_MAX && s.needs.iter().all(|gvr| self.cache.synced(gvr))
+            })
             .filter_map(|s| s.queue.deadline())
             .min();
         [elector, informers, waiting, self.timers.deadline(), queues].into_iter().flatten().min()
     }
 }
-

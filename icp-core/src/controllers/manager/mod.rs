@@ -2,9 +2,9 @@
 
 mod event;
 mod execute;
-mod machine;
 #[cfg(test)]
 pub(crate) mod harness;
+mod machine;
 #[cfg(test)]
 mod tests;
 

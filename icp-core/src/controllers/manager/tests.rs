@@ -31,10 +31,8 @@ fn deployment(replicas: i64, image: &str) -> serde_json::Value {
 fn assert_done(world: &mut World, replicas: i64, image: &str) {
     let d = world.get(&resources::DEPLOYMENTS, "default", "web").unwrap().clone();
     let pods = world.all(&resources::PODS);
-    let good: Vec<_> = pods
-        .iter()
-        .filter(|p| is_active(p) && p.at("/spec/containers/0/image").unwrap() == image)
-        .collect();
+    let good: Vec<_> =
+        pods.iter().filter(|p| is_active(p) && p.at("/spec/containers/0/image").unwrap() == image).collect();
     assert_eq!((good.len() as i64, pods.len()), (replicas, good.len()), "{:#?}", world.trace);
     assert_eq!(d.at("/status/updatedReplicas").and_then(serde_json::Value::as_i64), Some(replicas));
     assert_eq!(d.at("/status/availableReplicas").and_then(serde_json::Value::as_i64), Some(replicas));
@@ -64,7 +62,8 @@ fn no_excess(world: &World) {
         let entry = most.entry(rs.metadata.uid.clone()).or_default();
         *entry = (*entry).max(wants(&rs));
         let uid = &rs.metadata.uid;
-        let active = pods.iter().filter(|p| is_active(p) && p.controller().is_some_and(|c| c.uid == *uid)).count();
+        let active =
+            pods.iter().filter(|p| is_active(p) && p.controller().is_some_and(|c| c.uid == *uid)).count();
         assert!(active <= *entry, "{active} pods of {}, which asked for {entry}", rs.metadata.name);
     }
 }
@@ -76,7 +75,12 @@ fn story(seed: u64, faults: Faults) -> World {
     let (limit, quiet) = (Duration::from_secs(600), Duration::from_secs(20));
     world.create(&resources::DEPLOYMENTS, deployment(4, "v1"));
     world.settle(limit, quiet);
-    world.patch(&resources::DEPLOYMENTS, "default", "web", json!({"spec": {"template": deployment(4, "v2")["spec"]["template"]}}));
+    world.patch(
+        &resources::DEPLOYMENTS,
+        "default",
+        "web",
+        json!({"spec": {"template": deployment(4, "v2")["spec"]["template"]}}),
+    );
     world.run_for(Duration::from_secs(2));
     world.patch(&resources::DEPLOYMENTS, "default", "web", json!({"spec": {"replicas": 7}}));
     world.settle(limit, quiet);
@@ -103,12 +107,15 @@ fn a_deployment_is_created_rolled_and_scaled() {
 #[test]
 fn late_watches_and_lost_answers_never_make_a_pod_too_many() {
     for seed in 0..40 {
-        story(seed, Faults {
-            delay_ms: 1 + 400 * (seed % 4),
-            lost_per_million: 100_000,
-            watch_breaks_per_million: 20_000,
-            crash_after_write: None,
-        });
+        story(
+            seed,
+            Faults {
+                delay_ms: 1 + 400 * (seed % 4),
+                lost_per_million: 100_000,
+                watch_breaks_per_million: 20_000,
+                crash_after_write: None,
+            },
+        );
     }
 }
 
@@ -127,7 +134,12 @@ fn a_pod_that_goes_is_replaced_once() {
     world.settle(Duration::from_secs(600), Duration::from_secs(20));
     assert_eq!(world.pods_created, 3);
     let name = world.all(&resources::PODS)[0].metadata.name.clone();
-    world.user(&ApiRequest::object(&resources::PODS, "default", &name, Operation::Delete(DeleteOptions::default())));
+    world.user(&ApiRequest::object(
+        &resources::PODS,
+        "default",
+        &name,
+        Operation::Delete(DeleteOptions::default()),
+    ));
     world.settle(Duration::from_secs(600), Duration::from_secs(20));
     assert_eq!(world.pods_created, 4);
     assert_done(&mut world, 3, "v1");

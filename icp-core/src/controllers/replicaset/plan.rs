@@ -15,8 +15,8 @@ use crate::base::{Rng, Time};
 use crate::client::{ApiError, ApiRequest, Delta, IndexFn, ObjectKey, Operation, Reply, index};
 use crate::controllers::plan::BURST_MAX;
 use crate::controllers::support::{
-    self, Availability, Condition, PodPhase, availability, deletion_order, is_active, is_ready, pod_from_template,
-    set_condition,
+    self, Availability, Condition, PodPhase, availability, deletion_order, is_active, is_ready,
+    pod_from_template, set_condition,
 };
 use crate::controllers::{Action, Cache, Controller, Note, Plan};
 
@@ -69,7 +69,11 @@ fn is_zero(n: &i64) -> bool {
 }
 
 fn selector_of(owner: &Object) -> Selector {
-    if owner.kind == "ReplicationController" { support::map_selector(owner) } else { support::selector(owner) }
+    if owner.kind == "ReplicationController" {
+        support::map_selector(owner)
+    } else {
+        support::selector(owner)
+    }
 }
 
 /// Brings the number of pods to `spec.replicas`: adopts pods that the selector matches, releases those it does not,
@@ -145,9 +149,11 @@ fn create_pod(owner: &Arc<Object>, rng: &mut Rng) -> Action {
     let prefix = format!("{}-", owner.metadata.name);
     let pod = pod_from_template(owner, reference(owner), owner.at("/spec/template"), &prefix, rng);
     let told = Note::normal(owner, "SuccessfulCreate", format!("Created pod: {}", pod.metadata.name));
-    Action::create(&resources::PODS, pod)
-        .told(told)
-        .told_failure(Note::warning(owner, "FailedCreate", "Error creating: "))
+    Action::create(&resources::PODS, pod).told(told).told_failure(Note::warning(
+        owner,
+        "FailedCreate",
+        "Error creating: ",
+    ))
 }
 
 fn deletions(
@@ -166,9 +172,11 @@ fn deletions(
         .take(excess)
         .map(|(_, pod)| {
             let told = Note::normal(owner, "SuccessfulDelete", format!("Deleted pod: {}", pod.metadata.name));
-            Action::delete(&resources::PODS, pod, None)
-                .told(told)
-                .told_failure(Note::warning(owner, "FailedDelete", "Error deleting: "))
+            Action::delete(&resources::PODS, pod, None).told(told).told_failure(Note::warning(
+                owner,
+                "FailedDelete",
+                "Error deleting: ",
+            ))
         })
         .collect()
 }
@@ -183,13 +191,10 @@ fn status(
 ) {
     let old: Status = owner.view("status").unwrap_or_default();
     let min_ready = support::int_at(owner, "/spec/minReadySeconds").unwrap_or(0);
-    let template: Object = owner
-        .at("/spec/template")
-        .and_then(|t| Object::deserialize(t).ok())
-        .unwrap_or_default();
-    let labeled = |pod: &Object| {
-        template.metadata.labels.iter().all(|(k, v)| pod.metadata.labels.get(k) == Some(v))
-    };
+    let template: Object =
+        owner.at("/spec/template").and_then(|t| Object::deserialize(t).ok()).unwrap_or_default();
+    let labeled =
+        |pod: &Object| template.metadata.labels.iter().all(|(k, v)| pod.metadata.labels.get(k) == Some(v));
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let mut available = 0;
     for pod in active {
@@ -210,7 +215,10 @@ fn status(
     };
     match failure {
         Some(Failure { reason, message }) => {
-            set_condition(&mut new.conditions, Condition::new(now, "ReplicaFailure", true, reason, message.clone()));
+            set_condition(
+                &mut new.conditions,
+                Condition::new(now, "ReplicaFailure", true, reason, message.clone()),
+            );
         }
         None => new.conditions.retain(|c| c.kind != "ReplicaFailure"),
     }
@@ -261,7 +269,8 @@ impl ReplicaSets {
         let owner = cache.store(&self.gvr).get_key(key)?;
         let pods = cache.store(&resources::PODS);
         let selector = selector_of(owner);
-        let orphans = pods.by(support::ORPHANS, &key.namespace).filter(|p| selector.matches(&p.metadata.labels));
+        let orphans =
+            pods.by(support::ORPHANS, &key.namespace).filter(|p| selector.matches(&p.metadata.labels));
         let family = match owner.controller() {
             Some(parent) => cache
                 .store(&self.gvr)
@@ -314,7 +323,9 @@ impl Controller for ReplicaSets {
         }
         let states = match delta {
             Delta::Added(pod) | Delta::Deleted(pod) => [Some(pod), None],
-            Delta::Updated { old, new } => [Some(new), Some(old).filter(|old| old.controller() != new.controller())],
+            Delta::Updated { old, new } => {
+                [Some(new), Some(old).filter(|old| old.controller() != new.controller())]
+            }
         };
         for pod in states.into_iter().flatten() {
             match pod.controller() {
@@ -337,7 +348,13 @@ impl Controller for ReplicaSets {
         self.observe(cache, key).map_or_else(Plan::none, |observed| plan(&observed, now, rng))
     }
 
-    fn answered(&mut self, _now: Time, key: &ObjectKey, request: &ApiRequest, answer: &Result<Reply, ApiError>) {
+    fn answered(
+        &mut self,
+        _now: Time,
+        key: &ObjectKey,
+        request: &ApiRequest,
+        answer: &Result<Reply, ApiError>,
+    ) {
         let reason = match request.op {
             Operation::Create(_) => "FailedCreate",
             Operation::Delete(_) => "FailedDelete",
@@ -346,7 +363,9 @@ impl Controller for ReplicaSets {
         match answer {
             Ok(_) => self.failures.remove(key),
             // Gone already, or there already: the cache will tell.
-            Err(e) if e.is(reason::NOT_FOUND) || e.is(reason::CONFLICT) || e.is(reason::ALREADY_EXISTS) => None,
+            Err(e) if e.is(reason::NOT_FOUND) || e.is(reason::CONFLICT) || e.is(reason::ALREADY_EXISTS) => {
+                None
+            }
             Err(e) => self.failures.insert(key.clone(), Failure { reason, message: e.to_string() }),
         };
     }

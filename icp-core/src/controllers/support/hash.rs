@@ -70,6 +70,8 @@ mod tests {
         assert_eq!(a, template_hash(&json!({"b": {"x": [1, 2], "y": null}, "a": 1}), None));
         assert_ne!(a, template_hash(&json!({"a": 1, "b": {"x": [2, 1]}}), None));
         assert_ne!(a, template_hash(&json!({"a": 1, "b": {"x": [1, 2]}}), Some(1)));
-        assert!(!a.is_empty() && a.len() <= 10 && a.bytes().all(|b| b"bcdfghjklmnpqrstvwxz2456789".contains(&b)));
+        assert!(
+            !a.is_empty() && a.len() <= 10 && a.bytes().all(|b| b"bcdfghjklmnpqrstvwxz2456789".contains(&b))
+        );
     }
 }

@@ -17,7 +17,8 @@ pub(crate) use conditions::{Condition, condition, set_condition};
 pub(crate) use hash::template_hash;
 pub(crate) use numbers::{IntOrPercent, resolve_fenceposts};
 pub(crate) use pods::{
-    Availability, PodPhase, PodView, availability, deletion_order, is_active, is_ready, node_ranks, pod_from_template,
+    Availability, PodPhase, PodView, availability, deletion_order, is_active, is_ready, node_ranks,
+    pod_from_template,
 };
 pub(crate) use resources::custom_resource;
 
@@ -31,7 +32,10 @@ const SUFFIX_CHARS: usize = 5;
 /// The selector of an object at `/spec/selector`, in the form `metav1.LabelSelector`; one that is missing or not
 /// valid selects nothing.
 pub(crate) fn selector(object: &Object) -> Selector {
-    object.at("/spec/selector").and_then(|v| Selector::from_label_selector(v).ok()).unwrap_or_else(Selector::nothing)
+    object
+        .at("/spec/selector")
+        .and_then(|v| Selector::from_label_selector(v).ok())
+        .unwrap_or_else(Selector::nothing)
 }
 
 /// The selector of an object whose `/spec/selector` is a plain map, as in Services; one that is missing or empty
@@ -39,7 +43,8 @@ pub(crate) fn selector(object: &Object) -> Selector {
 pub(crate) fn map_selector(object: &Object) -> Selector {
     match object.at("/spec/selector") {
         Some(Value::Object(map)) if !map.is_empty() => {
-            let value = Value::Object(Map::from_iter([(String::from("matchLabels"), Value::Object(map.clone()))]));
+            let value =
+                Value::Object(Map::from_iter([(String::from("matchLabels"), Value::Object(map.clone()))]));
             Selector::from_label_selector(&value).unwrap_or_else(|_| Selector::nothing())
         }
         _ => Selector::nothing(),
@@ -58,7 +63,9 @@ pub(crate) const ORPHANS: &str = "orphans";
 
 /// Objects that nobody controls, by namespace.
 pub(crate) fn orphans() -> IndexFn {
-    Arc::new(|o: &Object| if o.controller().is_none() { vec![o.metadata.namespace.clone()] } else { Vec::new() })
+    Arc::new(
+        |o: &Object| if o.controller().is_none() { vec![o.metadata.namespace.clone()] } else { Vec::new() },
+    )
 }
 
 /// The number at a JSON pointer.

@@ -116,7 +116,8 @@ pub(crate) fn deletion_order(a: (&Object, usize), b: (&Object, usize), now: Time
     };
     let restarts = |v: &PodView| v.container_statuses.iter().map(|c| c.restart_count).max().unwrap_or(0);
     // A shorter time goes first; one that is not known goes before all.
-    let age = |since: Option<Time>| since.map(|t| now.since(t).as_secs().checked_ilog2().map_or(0, |n| n + 1));
+    let age =
+        |since: Option<Time>| since.map(|t| now.since(t).as_secs().checked_ilog2().map_or(0, |n| n + 1));
     let ready_age = |v: &PodView| age(v.ready().and_then(|c| c.last_transition_time));
     assigned(a)
         .cmp(&assigned(b))

@@ -17,5 +17,9 @@ pub(crate) fn custom_resource(definition: &Object) -> Option<ResourceKind> {
         version: String::from(version.get("name")?.as_str()?).into(),
         resource: text("/spec/names/plural")?.into(),
     };
-    Some(ResourceKind { gvr, kind: text("/spec/names/kind")?, namespaced: definition.str_at("/spec/scope") == "Namespaced" })
+    Some(ResourceKind {
+        gvr,
+        kind: text("/spec/names/kind")?,
+        namespaced: definition.str_at("/spec/scope") == "Namespaced",
+    })
 }
