@@ -1,0 +1,128 @@
+//! Admission: what the server adds to an object, and what it refuses, before it is validated.
+//!
+//! The order is that of `pkg/kubeapiserver/options/plugins.go` upstream: `ServiceAccount`, `TaintNodesByCondition`,
+//! `Priority`, `DefaultTolerationSeconds`, `DefaultStorageClass`. `NamespaceLifecycle` is part of the transaction
+//! that creates an object (see `Context::insert`), so that it cannot be raced.
+
+mod pod;
+
+use alloc::string::ToString;
+
+use serde_json::{Value, json};
+
+use super::context::Context;
+use super::{codec, failure};
+use crate::api::resources::{PRIORITY_CLASSES, SERVICE_ACCOUNTS, STORAGE_CLASSES};
+use crate::api::Status;
+
+/// Marks the default storage class.
+const DEFAULT_STORAGE_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
+
+impl Context {
+    /// Admits an object that is to be created (`old` is `None`) or replaced.
+    pub(super) async fn admit(&mut self, object: &mut Value, old: Option<&Value>) -> Result<(), Status> {
+        let group = self.info.gvr.group.to_string();
+        match (group.as_str(), self.info.kind.as_str()) {
+            ("", "Pod") if old.is_none() => self.admit_pod(object).await,
+            ("", "Node") if old.is_none() => {
+                pod::taint_new_node(object);
+                Ok(())
+            }
+            ("", "PersistentVolumeClaim") if old.is_none() => self.default_storage_class(object).await,
+            ("rbac.authorization.k8s.io", kind) => {
+                plan_identity(self, object);
+                self.server.check_escalation(&self.user, kind, object).await
+            }
+            ("apiextensions.k8s.io", "CustomResourceDefinition") => {
+                pod::establish(object, self.now);
+                Ok(())
+            }
+            ("certificates.k8s.io", "CertificateSigningRequest") if old.is_none() => {
+                let user = self.user.to_value();
+                for field in ["username", "groups", "uid", "extra"] {
+                    match user.get(field) {
+                        Some(value) => object["spec"][field] = value.clone(),
+                        None => drop(object["spec"].as_object_mut().map(|m| m.remove(field))),
+                    }
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn admit_pod(&self, object: &mut Value) -> Result<(), Status> {
+        let mirror = object.pointer("/metadata/annotations").and_then(|a| a.get("kubernetes.io/config.mirror")).is_some();
+        if !mirror {
+            self.service_account(object).await?;
+        }
+        self.priority(object).await?;
+        pod::default_tolerations(object);
+        Ok(())
+    }
+
+    async fn service_account(&self, object: &mut Value) -> Result<(), Status> {
+        let name = pod::service_account_name(object);
+        let account = self.server.object(&SERVICE_ACCOUNTS, self.namespace(), &name).await?;
+        if account.is_none() && self.server.options().require_service_accounts {
+            let pod = codec::meta_str(object, "name");
+            let why = alloc::format!(
+                "error looking up service account {}/{name}: serviceaccount {name:?} not found",
+                self.namespace()
+            );
+            return Err(failure::forbidden(&self.info, pod, &why));
+        }
+        let suffix = super::api_server::lock(&self.server.0.rng).name_suffix(5);
+        pod::mount_token(object, account.as_ref(), &suffix);
+        Ok(())
+    }
+
+    async fn priority(&self, object: &mut Value) -> Result<(), Status> {
+        let named = object.pointer("/spec/priorityClassName").and_then(Value::as_str).unwrap_or("");
+        let class = if named.is_empty() {
+            let classes = self.server.objects(&PRIORITY_CLASSES, None).await?;
+            // The lowest of several defaults counts.
+            let value = |c: &Value| c.get("value").and_then(Value::as_i64).unwrap_or(0);
+            let defaults = classes.into_iter().filter(|c| c.get("globalDefault") == Some(&Value::Bool(true)));
+            defaults.min_by_key(value)
+        } else {
+            let found = self.server.object(&PRIORITY_CLASSES, "", named).await?;
+            if found.is_none() {
+                let why = alloc::format!("no PriorityClass with name {named} was found");
+                return Err(failure::forbidden(&self.info, codec::meta_str(object, "name"), &why));
+            }
+            found
+        };
+        pod::set_priority(object, class.as_ref())
+            .map_err(|why| failure::forbidden(&self.info, codec::meta_str(object, "name"), &why))
+    }
+
+    async fn default_storage_class(&self, object: &mut Value) -> Result<(), Status> {
+        if object.pointer("/spec/storageClassName").is_some() {
+            return Ok(());
+        }
+        let classes = self.server.objects(&STORAGE_CLASSES, None).await?;
+        let is_default = |c: &&Value| {
+            let of = c.pointer("/metadata/annotations").and_then(|a| a.get(DEFAULT_STORAGE_CLASS));
+            of.and_then(Value::as_str) == Some("true")
+        };
+        // The newest of several defaults counts.
+        let newest = classes.iter().filter(is_default).max_by_key(|c| codec::meta_str(c, "creationTimestamp"));
+        if let Some(class) = newest {
+            object["spec"]["storageClassName"] = codec::meta_str(class, "name").into();
+        }
+        Ok(())
+    }
+}
+
+/// Gives a role its namespace before its rights are looked at.
+fn plan_identity(context: &Context, object: &mut Value) {
+    if context.info.namespaced && codec::meta_str(object, "namespace").is_empty() {
+        let namespace = context.namespace().into();
+        codec::metadata_mut(object).map(|m| m.insert("namespace".into(), namespace));
+    }
+    let missing = object.get("rules").is_none() && context.info.kind.ends_with("Role");
+    if missing {
+        object["rules"] = json!([]);
+    }
+}

@@ -1,0 +1,98 @@
+//! From a request to the conversation that answers it.
+
+use alloc::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response};
+
+use super::auth::rbac::Attributes;
+use super::context::Context;
+use super::{ApiServer, Body, Query, RequestInfo, failure};
+use crate::api::Status;
+use crate::api::table::{self, ResourceInfo};
+
+impl ApiServer {
+    pub(super) async fn route(&self, request: Request<Bytes>) -> Result<Response<Body>, Status> {
+        let query = Query::parse(request.uri().query().unwrap_or(""));
+        let info = RequestInfo::parse(request.method(), request.uri().path(), query.flag("watch"));
+        let (parts, body) = request.into_parts();
+        let user = self.authenticate(&parts).await?;
+        if !info.is_resource {
+            let ask = Attributes { verb: info.verb, path: &info.path, ..Attributes::default() };
+            if let Err(status) = self.require(&user, &ask).await {
+                // Somebody who said nothing about himself is asked to.
+                return Err(if user.in_group("system:unauthenticated") { failure::unauthorized() } else { status });
+            }
+            return self.nonresource(&parts.headers, &info, &query).await;
+        }
+        let ask = Attributes {
+            verb: info.verb,
+            group: &info.group,
+            resource: &info.resource,
+            subresource: &info.subresource,
+            namespace: &info.namespace,
+            name: &info.name,
+            path: "",
+        };
+        if let Err(status) = self.require(&user, &ask).await {
+            return Err(if user.in_group("system:unauthenticated") { failure::unauthorized() } else { status });
+        }
+        let Some(resource) = self.resource(&info.group, &info.version, &info.resource).await? else {
+            return Err(failure::no_such_path());
+        };
+        if resource.namespaced == info.namespace.is_empty()
+            && !(info.resource == "namespaces" && info.group.is_empty())
+            && !(resource.namespaced && info.name.is_empty() && matches!(info.verb, "list" | "watch"))
+            && !(resource.namespaced && info.name.is_empty() && info.verb == "deletecollection")
+        {
+            return Err(failure::no_such_path());
+        }
+        let context = Context::new(self.clone(), resource, info, query, parts.headers.clone(), user)?;
+        context.dispatch(Request::from_parts(parts, body)).await
+    }
+
+    /// The resource of a group and version: built in, or made by a custom resource definition.
+    pub(super) async fn resource(
+        &self,
+        group: &str,
+        version: &str,
+        resource: &str,
+    ) -> Result<Option<Arc<ResourceInfo>>, Status> {
+        match table::find(group, version, resource) {
+            Some(info) => Ok(Some(info.clone())),
+            None => self.custom_resource(group, version, resource).await,
+        }
+    }
+}
+
+impl Context {
+    async fn dispatch(mut self, request: Request<Bytes>) -> Result<Response<Body>, Status> {
+        let verb = self.request.verb;
+        if !self.request.subresource.is_empty() {
+            let allowed = match self.info.subresource(&self.request.subresource) {
+                None => return Err(failure::no_such_path()),
+                Some(sub) => sub.verbs.iter().any(|v| v == verb),
+            };
+            return if allowed { self.subresource(request).await } else { Err(failure::method_not_allowed()) };
+        }
+        if !self.info.has_verb(verb) {
+            return Err(failure::method_not_allowed());
+        }
+        if self.info.verbs.len() == 1 {
+            // What can only be created is a question, and is answered, not stored.
+            return self.review(request.body()).await;
+        }
+        let body = request.body();
+        match verb {
+            "get" => self.get().await,
+            "list" => self.list().await,
+            "watch" => self.watch().await,
+            "create" if self.request.name.is_empty() => self.create(body).await,
+            "update" => self.update(body).await,
+            "patch" => self.patch(body).await,
+            "delete" => self.delete(body).await,
+            "deletecollection" => self.delete_collection(body).await,
+            _ => Err(failure::method_not_allowed()),
+        }
+    }
+}
