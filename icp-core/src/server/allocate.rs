@@ -58,7 +58,8 @@ fn held(service: &Value) -> (Option<IpAddr>, BTreeSet<u16>) {
 }
 
 fn ip_key(ip: IpAddr) -> String {
-    let prefix = store::builtin(&IP_ADDRESSES).map_or("/registry/ipaddresses/", |i| i.storage_prefix.as_str());
+    let prefix =
+        store::builtin(&IP_ADDRESSES).map_or("/registry/ipaddresses/", |i| i.storage_prefix.as_str());
     format!("{prefix}{ip}")
 }
 
@@ -77,7 +78,9 @@ fn nth(cidr: &IpNet, n: u64) -> Option<IpAddr> {
         IpNet::V4(net) => {
             u32::from(net.network()).checked_add(u32::try_from(n + 1).ok()?).map(|a| IpAddr::V4(a.into()))
         }
-        IpNet::V6(net) => u128::from(net.network()).checked_add(u128::from(n) + 1).map(|a| IpAddr::V6(a.into())),
+        IpNet::V6(net) => {
+            u128::from(net.network()).checked_add(u128::from(n) + 1).map(|a| IpAddr::V6(a.into()))
+        }
     }
 }
 
@@ -129,7 +132,12 @@ impl Context {
         Ok(extra)
     }
 
-    async fn allocate_ip(&self, service: &mut Value, old: Option<IpAddr>, extra: &mut Extra) -> Result<(), Status> {
+    async fn allocate_ip(
+        &self,
+        service: &mut Value,
+        old: Option<IpAddr>,
+        extra: &mut Extra,
+    ) -> Result<(), Status> {
         let asked = match text(service, "/spec/clusterIP") {
             "" => text(service, "/spec/clusterIPs/0").to_string(),
             ip => ip.to_string(),
@@ -194,13 +202,21 @@ impl Context {
         let mut range = RangeRequest::new(KeyRange::prefix(prefix.to_string().into_bytes()));
         range.keys_only = true;
         let kvs = self.server.storage().range(range).await?.kvs;
-        let name = |key: &[u8]| String::from_utf8_lossy(key.strip_prefix(prefix.as_bytes()).unwrap_or(key)).into_owned();
+        let name = |key: &[u8]| {
+            String::from_utf8_lossy(key.strip_prefix(prefix.as_bytes()).unwrap_or(key)).into_owned()
+        };
         Ok(kvs.iter().map(|kv| name(&kv.key)).collect())
     }
 
-    async fn allocate_ports(&self, service: &mut Value, old: &BTreeSet<u16>, extra: &mut Extra) -> Result<(), Status> {
+    async fn allocate_ports(
+        &self,
+        service: &mut Value,
+        old: &BTreeSet<u16>,
+        extra: &mut Extra,
+    ) -> Result<(), Status> {
         if !wants_node_ports(service) {
-            for port in service.pointer_mut("/spec/ports").and_then(Value::as_array_mut).into_iter().flatten() {
+            for port in service.pointer_mut("/spec/ports").and_then(Value::as_array_mut).into_iter().flatten()
+            {
                 port.as_object_mut().map(|p| p.remove("nodePort"));
             }
             return Ok(());

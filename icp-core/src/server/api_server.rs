@@ -170,9 +170,8 @@ impl ApiServer {
     pub(super) fn token_id(&self) -> String {
         let mut seed = [0; 16];
         lock(&self.0.entropy).fill(&mut seed);
-        let [a, b] = [0, 8].map(|at| {
-            seed.iter().skip(at).take(8).fold(0_u64, |word, byte| (word << 8) | u64::from(*byte))
-        });
+        let [a, b] = [0, 8]
+            .map(|at| seed.iter().skip(at).take(8).fold(0_u64, |word, byte| (word << 8) | u64::from(*byte)));
         alloc::format!("{a:016x}{b:016x}")
     }
 

@@ -81,7 +81,11 @@ impl ApiServer {
             }
             None => Attributes { resource: "users", name: &name, ..Attributes::default() },
         })
-        .chain(groups.iter().map(|g| Attributes { resource: "groups", name: g, ..Attributes::default() }));
+        .chain(groups.iter().map(|g| Attributes {
+            resource: "groups",
+            name: g,
+            ..Attributes::default()
+        }));
         for ask in asks {
             self.require(&user, &Attributes { verb: "impersonate", ..ask }).await?;
         }

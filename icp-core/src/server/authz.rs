@@ -28,8 +28,11 @@ fn forbidden(user: &UserInfo, ask: &Attributes<'_>) -> Status {
         "" => ask.resource.to_string(),
         sub => format!("{}/{sub}", ask.resource),
     };
-    let what =
-        if ask.group.is_empty() { ask.resource.to_string() } else { format!("{}.{}", ask.resource, ask.group) };
+    let what = if ask.group.is_empty() {
+        ask.resource.to_string()
+    } else {
+        format!("{}.{}", ask.resource, ask.group)
+    };
     let named = if ask.name.is_empty() { String::new() } else { format!(" {:?}", ask.name) };
     let scope = match ask.namespace {
         "" => "at the cluster scope".to_string(),
@@ -52,11 +55,16 @@ fn forbidden(user: &UserInfo, ask: &Attributes<'_>) -> Status {
 
 impl ApiServer {
     /// Whether the user may do it, and by which role.
-    pub(super) async fn allowed(&self, user: &UserInfo, ask: &Attributes<'_>) -> Result<Option<String>, Status> {
+    pub(super) async fn allowed(
+        &self,
+        user: &UserInfo,
+        ask: &Attributes<'_>,
+    ) -> Result<Option<String>, Status> {
         if user.in_group("system:masters") {
             return Ok(Some(String::new()));
         }
-        if ask.resource.is_empty() && (PUBLIC.contains(&ask.path) || is_health(ask.path)) && ask.verb == "get" {
+        if ask.resource.is_empty() && (PUBLIC.contains(&ask.path) || is_health(ask.path)) && ask.verb == "get"
+        {
             return Ok(Some(String::new()));
         }
         if !self.0.options.rbac && !user.in_group("system:unauthenticated") {
@@ -118,7 +126,12 @@ impl ApiServer {
     }
 
     /// Refuses a role or binding that gives more than its writer has (`escalate` and `bind` are the way around).
-    pub(super) async fn check_escalation(&self, user: &UserInfo, kind: &str, object: &Value) -> Result<(), Status> {
+    pub(super) async fn check_escalation(
+        &self,
+        user: &UserInfo,
+        kind: &str,
+        object: &Value,
+    ) -> Result<(), Status> {
         if user.in_group("system:masters") || !self.0.options.rbac {
             return Ok(());
         }

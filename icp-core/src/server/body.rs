@@ -51,7 +51,9 @@ impl Body {
     #[must_use]
     pub fn into_bytes(self) -> Option<Bytes> {
         match self.0 {
-            Inner::Buffers(mut buffers) if buffers.len() <= 1 => Some(buffers.pop_front().unwrap_or_default()),
+            Inner::Buffers(mut buffers) if buffers.len() <= 1 => {
+                Some(buffers.pop_front().unwrap_or_default())
+            }
             Inner::Buffers(buffers) => Some(buffers.into_iter().collect::<Vec<_>>().concat().into()),
             Inner::Stream(_) => None,
         }
@@ -104,7 +106,9 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match &mut self.get_mut().0 {
             Inner::Buffers(buffers) => Poll::Ready(buffers.pop_front().map(|b| Ok(Frame::data(b)))),
-            Inner::Stream(chunks) => chunks.as_mut().poll_next(cx).map(|next| next.map(|b| Ok(Frame::data(b)))),
+            Inner::Stream(chunks) => {
+                chunks.as_mut().poll_next(cx).map(|next| next.map(|b| Ok(Frame::data(b))))
+            }
         }
     }
 

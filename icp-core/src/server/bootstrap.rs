@@ -26,8 +26,16 @@ fn system_objects() -> Vec<Value> {
         })
         .collect();
     for (name, value, what) in [
-        ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
-        ("system-node-critical", 2_000_001_000, "Used for system critical pods that must not be moved from their current node."),
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
+        (
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
     ] {
         objects.push(json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
             "metadata": { "name": name }, "value": value, "description": what,
@@ -84,7 +92,8 @@ impl ApiServer {
             return Ok(());
         }
         let addresses: Vec<_> = options.advertise_addresses.iter().map(ToString::to_string).collect();
-        let family = if options.advertise_addresses.iter().all(core::net::IpAddr::is_ipv4) { "IPv4" } else { "IPv6" };
+        let family =
+            if options.advertise_addresses.iter().all(core::net::IpAddr::is_ipv4) { "IPv4" } else { "IPv6" };
         let slice = json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": { "name": "kubernetes", "namespace": "default",
@@ -103,10 +112,9 @@ impl ApiServer {
                 "ports": [{ "name": "https", "port": options.secure_port, "protocol": "TCP" }],
             }],
         });
-        for (gvr, object) in [
-            (crate::api::resources::ENDPOINT_SLICES, slice),
-            (crate::api::resources::ENDPOINTS, endpoints),
-        ] {
+        for (gvr, object) in
+            [(crate::api::resources::ENDPOINT_SLICES, slice), (crate::api::resources::ENDPOINTS, endpoints)]
+        {
             self.ensure(object.clone()).await?;
             let info = store::builtin(&gvr).ok_or_else(failure::no_such_path)?;
             let mut context = Context::internal(self, info, "default", "kubernetes");

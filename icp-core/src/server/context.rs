@@ -88,7 +88,12 @@ impl Context {
     }
 
     /// A request of the server itself, as its administrator.
-    pub(super) fn internal(server: &ApiServer, info: &Arc<ResourceInfo>, namespace: &str, name: &str) -> Self {
+    pub(super) fn internal(
+        server: &ApiServer,
+        info: &Arc<ResourceInfo>,
+        namespace: &str,
+        name: &str,
+    ) -> Self {
         Self {
             server: server.clone(),
             info: info.clone(),
@@ -130,7 +135,12 @@ impl Context {
     pub(super) fn track(&self, live: Option<&Value>, new: &mut Value) {
         let (name, subresource) = (self.manager(), self.request.subresource.as_str());
         let subresource = if matches!(subresource, "status" | "scale") { subresource } else { "" };
-        apply::track_update(&self.info, live, new, apply::Manager { name: &name, subresource, now: self.now });
+        apply::track_update(
+            &self.info,
+            live,
+            new,
+            apply::Manager { name: &name, subresource, now: self.now },
+        );
     }
 
     /// Reads the body as an object of the resource.
@@ -233,7 +243,12 @@ impl Context {
     }
 
     /// A stored object in the form that the client wants.
-    pub(super) fn respond_stored(&self, code: u16, stored: &Bytes, revision: Revision) -> Result<Response<Body>, Status> {
+    pub(super) fn respond_stored(
+        &self,
+        code: u16,
+        stored: &Bytes,
+        revision: Revision,
+    ) -> Result<Response<Body>, Status> {
         if matches!(self.accept, Accept::Json | Accept::Yaml) && self.stored_form() {
             return Ok(self.respond_bytes(code, codec::with_revision(stored, revision)));
         }

@@ -65,7 +65,12 @@ pub(super) fn resources_of(definition: &Value) -> Vec<Arc<ResourceInfo>> {
             categories: texts(definition.pointer("/spec/names/categories")),
             namespaced: text("/spec/scope") == "Namespaced",
             verbs: VERBS.iter().map(ToString::to_string).collect(),
-            strategy: Strategy { status: has("status"), generation: true, conditional_update: true, ..Strategy::default() },
+            strategy: Strategy {
+                status: has("status"),
+                generation: true,
+                conditional_update: true,
+                ..Strategy::default()
+            },
             subresources,
             storage_prefix: format!("/registry/{group}/{plural}/"),
             storage_gvk: storage_gvk.clone(),

@@ -19,8 +19,17 @@ const TRIES_MAX: usize = 16;
 
 /// Kinds whose deletion answers with the object and not with a `Status` (`ReturnDeletedObject` upstream).
 const RETURNS_OBJECT: &[&str] = &[
-    "Pod", "PodTemplate", "ServiceAccount", "Service", "PersistentVolume", "PersistentVolumeClaim",
-    "ResourceQuota", "StorageClass", "CSINode", "CSIDriver", "VolumeAttachment",
+    "Pod",
+    "PodTemplate",
+    "ServiceAccount",
+    "Service",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+    "ResourceQuota",
+    "StorageClass",
+    "CSINode",
+    "CSIDriver",
+    "VolumeAttachment",
 ];
 
 /// How a deletion went.
@@ -37,9 +46,10 @@ impl Context {
         let value = self.decode_other(body, "DeleteOptions")?;
         let text = |p: &str| value.pointer(p).and_then(Value::as_str).map(ToString::to_string);
         let query = |k: &str| Some(self.query.text(k).to_string()).filter(|v| !v.is_empty());
-        let orphan = value.get("orphanDependents").and_then(Value::as_bool).or_else(|| {
-            self.query.get("orphanDependents").map(|_| self.query.flag("orphanDependents"))
-        });
+        let orphan = value
+            .get("orphanDependents")
+            .and_then(Value::as_bool)
+            .or_else(|| self.query.get("orphanDependents").map(|_| self.query.flag("orphanDependents")));
         let propagation = text("/propagationPolicy").or_else(|| query("propagationPolicy"));
         if propagation.is_some() && orphan.is_some() {
             return Err(failure::bad_request("orphanDependents and deletionPropagation cannot be both set"));
@@ -125,11 +135,13 @@ impl Context {
             let object = codec::decode(&kv.value, kv.mod_revision)?;
             let name: String = codec::meta_str(&object, "name").into();
             // The collection may span namespaces.
-            let mut one = Self::internal(&self.server, &self.info, codec::meta_str(&object, "namespace"), &name);
+            let mut one =
+                Self::internal(&self.server, &self.info, codec::meta_str(&object, "namespace"), &name);
             one.now = self.now;
             match one.remove(&name, &options).await {
                 Ok(_) => items.push(object),
-                Err(status) if status.code == 404 || (status.code == 403 && self.info.kind == "Namespace") => {}
+                Err(status)
+                    if status.code == 404 || (status.code == 403 && self.info.kind == "Namespace") => {}
                 Err(status) => return Err(status),
             }
         }

@@ -21,7 +21,8 @@ const DISRUPTED_PODS_MAX: usize = 2_000;
 /// Whether a pod may go without a look at budgets: it never ran, or runs no more.
 fn is_free(pod: &Value) -> bool {
     let phase = pod.pointer("/status/phase").and_then(Value::as_str).unwrap_or("");
-    matches!(phase, "Pending" | "Succeeded" | "Failed") || pod.pointer("/metadata/deletionTimestamp").is_some()
+    matches!(phase, "Pending" | "Succeeded" | "Failed")
+        || pod.pointer("/metadata/deletionTimestamp").is_some()
 }
 
 fn is_ready(pod: &Value) -> bool {
@@ -38,8 +39,10 @@ fn disrupt(budget: &Value, pod: &str, now: &str) -> Result<Value, Status> {
     let name = codec::meta_str(budget, "name");
     let disrupted = budget.pointer("/status/disruptedPods").and_then(Value::as_object).map_or(0, |m| m.len());
     let refuse = |cause: alloc::string::String| {
-        let mut status =
-            failure::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 0);
+        let mut status = failure::too_many_requests(
+            "Cannot evict pod as it would violate the pod's disruption budget.",
+            0,
+        );
         if let Some(details) = &mut status.details {
             details.causes = alloc::vec![StatusCause {
                 reason: "DisruptionBudget".into(),
@@ -69,7 +72,8 @@ impl Context {
     pub(super) async fn evict(&mut self, body: &[u8]) -> Result<Response<Body>, Status> {
         let eviction = self.decode_other(body, "Eviction")?;
         let options = eviction.get("deleteOptions").cloned().unwrap_or_else(|| json!({}));
-        let mut options: DeleteOptions = self.delete_options(&serde_json::to_vec(&options).unwrap_or_default())?;
+        let mut options: DeleteOptions =
+            self.delete_options(&serde_json::to_vec(&options).unwrap_or_default())?;
         let pod = self.current().await?;
         let name = self.request.name.clone();
         if !is_free(&pod) {
@@ -104,7 +108,8 @@ impl Context {
 
     async fn charge(&self, budget: &Value, pod: &Value, dry_run: bool) -> Result<(), Status> {
         let healthy = |p: &str| budget.pointer(p).and_then(Value::as_i64).unwrap_or(0);
-        let always = budget.pointer("/spec/unhealthyPodEvictionPolicy").and_then(Value::as_str) == Some("AlwaysAllow");
+        let always =
+            budget.pointer("/spec/unhealthyPodEvictionPolicy").and_then(Value::as_str) == Some("AlwaysAllow");
         let enough = healthy("/status/currentHealthy") >= healthy("/status/desiredHealthy")
             && healthy("/status/desiredHealthy") > 0;
         if !is_ready(pod) && (always || enough) {
@@ -141,7 +146,8 @@ mod tests {
             refused.details.unwrap().causes[0].message,
             "The disruption budget b needs 2 healthy pods and has 3 currently"
         );
-        let stale = json!({"metadata":{"generation":2},"status":{"observedGeneration":1,"disruptionsAllowed":1}});
+        let stale =
+            json!({"metadata":{"generation":2},"status":{"observedGeneration":1,"disruptionsAllowed":1}});
         assert!(disrupt(&stale, "p", "t").is_err());
     }
 }

@@ -127,7 +127,9 @@ pub fn unsupported_media_type(accepted: &str) -> Status {
     Status::failure(
         415,
         reason::UNSUPPORTED_MEDIA_TYPE,
-        format!("the body of the request was in an unknown format - accepted media types include: {accepted}"),
+        format!(
+            "the body of the request was in an unknown format - accepted media types include: {accepted}"
+        ),
     )
 }
 
@@ -184,9 +186,7 @@ pub fn too_large_resource_version(asked: Revision, current: Revision) -> Status 
 #[must_use]
 pub fn storage(error: &StorageError) -> Status {
     match error {
-        StorageError::Compacted { .. } => {
-            expired("The resourceVersion for the provided list is too old.")
-        }
+        StorageError::Compacted { .. } => expired("The resourceVersion for the provided list is too old."),
         StorageError::FutureRevision { requested, current } => {
             too_large_resource_version(*requested, *current)
         }

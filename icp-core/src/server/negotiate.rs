@@ -71,7 +71,11 @@ pub fn accept(headers: &HeaderMap) -> Result<Accept, Status> {
         match (param("as"), param("g"), param("v")) {
             (None, ..) => return Ok(base),
             (Some("Table"), Some("meta.k8s.io"), Some("v1")) => return Ok(Accept::Table),
-            (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("meta.k8s.io"), Some("v1")) => {
+            (
+                Some("PartialObjectMetadata" | "PartialObjectMetadataList"),
+                Some("meta.k8s.io"),
+                Some("v1"),
+            ) => {
                 return Ok(Accept::Partial);
             }
             _ => {}

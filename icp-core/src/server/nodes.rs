@@ -35,7 +35,8 @@ fn container(pod: &Value, asked: &str) -> Result<String, Status> {
     let name = text(pod, "/metadata/name");
     let all = ["containers", "initContainers", "ephemeralContainers"];
     let names = |field: &str| {
-        let list = pod.pointer(&format!("/spec/{field}")).and_then(Value::as_array).cloned().unwrap_or_default();
+        let list =
+            pod.pointer(&format!("/spec/{field}")).and_then(Value::as_array).cloned().unwrap_or_default();
         list.into_iter().map(|c| text(&c, "/name").to_string()).collect::<alloc::vec::Vec<_>>()
     };
     if !asked.is_empty() {
@@ -133,8 +134,10 @@ impl Context {
             let info = super::store::builtin(&NODES).ok_or_else(failure::no_such_path)?;
             return Err(failure::not_found(info, name));
         };
-        let addresses = object.pointer("/status/addresses").and_then(Value::as_array).cloned().unwrap_or_default();
-        let of = |kind: &str| addresses.iter().find(|a| text(a, "/type") == kind).map(|a| text(a, "/address"));
+        let addresses =
+            object.pointer("/status/addresses").and_then(Value::as_array).cloned().unwrap_or_default();
+        let of =
+            |kind: &str| addresses.iter().find(|a| text(a, "/type") == kind).map(|a| text(a, "/address"));
         let told = object.pointer("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(Value::as_u64);
         let told = told.and_then(|p| u16::try_from(p).ok()).filter(|p| *p > 0);
         Ok(ProxyTarget::Kubelet {
@@ -168,18 +171,23 @@ impl Context {
         let (scheme, name, port) = split_name(&self.request.name);
         let slices = self.server.objects(&ENDPOINT_SLICES, Some(self.namespace())).await?;
         let of = |s: &&Value| {
-            s.pointer("/metadata/labels").and_then(|l| l.get("kubernetes.io/service-name")).and_then(Value::as_str)
+            s.pointer("/metadata/labels")
+                .and_then(|l| l.get("kubernetes.io/service-name"))
+                .and_then(Value::as_str)
                 == Some(name)
         };
         for slice in slices.iter().filter(of) {
             let ports = slice.get("ports").and_then(Value::as_array).cloned().unwrap_or_default();
             let chosen = ports.iter().find(|p| {
-                port.is_empty() || text(p, "/name") == port || p.get("port").map(ToString::to_string).as_deref() == Some(port)
+                port.is_empty()
+                    || text(p, "/name") == port
+                    || p.get("port").map(ToString::to_string).as_deref() == Some(port)
             });
             let number = chosen.and_then(|p| p.get("port")).and_then(Value::as_u64);
             let Some(number) = number.and_then(|n| u16::try_from(n).ok()) else { continue };
             let endpoints = slice.get("endpoints").and_then(Value::as_array).cloned().unwrap_or_default();
-            let ready = endpoints.iter().find(|e| e.pointer("/conditions/ready") != Some(&Value::Bool(false)));
+            let ready =
+                endpoints.iter().find(|e| e.pointer("/conditions/ready") != Some(&Value::Bool(false)));
             if let Some(endpoint) = ready {
                 return Ok(ProxyTarget::Address {
                     scheme: scheme.to_string(),

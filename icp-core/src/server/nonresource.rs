@@ -77,7 +77,9 @@ impl ApiServer {
             }
             ["api", version] => self.resource_list("", version).await,
             ["apis", group, version] => self.resource_list(group, version).await,
-            ["openapi", "v3"] => Ok(tagged(headers, &openapi::index(&self.resources().await?), "application/json")),
+            ["openapi", "v3"] => {
+                Ok(tagged(headers, &openapi::index(&self.resources().await?), "application/json"))
+            }
             ["openapi", "v3", "api", version] => self.openapi(headers, "", version).await,
             ["openapi", "v3", "apis", group, version] => self.openapi(headers, group, version).await,
             [".well-known", "openid-configuration"] => Ok(json_response(&self.openid_configuration())),
@@ -97,10 +99,11 @@ impl ApiServer {
     }
 
     async fn paths(&self) -> Result<Vec<String>, Status> {
-        let mut paths: Vec<String> = ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let mut paths: Vec<String> =
+            ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]
+                .iter()
+                .map(ToString::to_string)
+                .collect();
         for info in self.resources().await? {
             paths.push(format!("/{}", openapi::group_version_path(&info.gvr.group, &info.gvr.version)));
         }
@@ -119,8 +122,7 @@ impl ApiServer {
             || format!("127.0.0.1:{}", options.secure_port),
             |ip| core::net::SocketAddr::new(*ip, options.secure_port).to_string(),
         );
-        let value =
-            if core { discovery::api_versions(&address) } else { discovery::group_list(&resources) };
+        let value = if core { discovery::api_versions(&address) } else { discovery::group_list(&resources) };
         Ok(tagged(headers, &value, "application/json"))
     }
 
@@ -129,7 +131,12 @@ impl ApiServer {
         list.map(|v| json_response(&v)).ok_or_else(failure::no_such_path)
     }
 
-    async fn openapi(&self, headers: &HeaderMap, group: &str, version: &str) -> Result<Response<Body>, Status> {
+    async fn openapi(
+        &self,
+        headers: &HeaderMap,
+        group: &str,
+        version: &str,
+    ) -> Result<Response<Body>, Status> {
         let mut resources = self.resources().await?;
         resources.retain(|i| i.gvr.group == group && i.gvr.version == version);
         if resources.is_empty() {

@@ -83,8 +83,7 @@ pub(super) fn preconditions(info: &ResourceInfo, new: &Value, old: &Value, put: 
     }
     if version.is_empty() || version == "0" {
         if put && info.strategy.conditional_update {
-            let error =
-                FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
+            let error = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
             return Err(invalid(info, name, &[error]));
         }
     } else if version != meta_str(old, "resourceVersion") {
@@ -179,7 +178,9 @@ pub(super) fn delete(
     let grace = if info.strategy.graceful { pod_grace(old, options.grace_secs) } else { 0 };
     let (due, grace) = match (marked, had) {
         // A period that runs may be shortened, not lengthened.
-        (true, Some(had)) if !info.strategy.graceful || options.grace_secs.is_none() || grace >= had => (None, had),
+        (true, Some(had)) if !info.strategy.graceful || options.grace_secs.is_none() || grace >= had => {
+            (None, had)
+        }
         (true, Some(had)) => {
             let old_due = meta_str(old, "deletionTimestamp").parse::<Time>().unwrap_or(now);
             let asked_at = Time::from_secs(old_due.as_secs() - had);
@@ -256,7 +257,9 @@ mod tests {
         let zero = DeleteOptions { grace_secs: Some(0), ..options.clone() };
         assert_eq!(delete(pods(), &marked, &zero, NOW).unwrap(), Deletion::Remove);
         let ten = DeleteOptions { grace_secs: Some(10), ..options };
-        let Deletion::Mark(shorter) = delete(pods(), &marked, &ten, NOW).unwrap() else { panic!("not marked") };
+        let Deletion::Mark(shorter) = delete(pods(), &marked, &ten, NOW).unwrap() else {
+            panic!("not marked")
+        };
         assert_eq!(meta_str(&shorter, "deletionTimestamp"), Time::from_secs(1_000_010).to_rfc3339());
     }
 
@@ -265,7 +268,9 @@ mod tests {
         let info = table::find("apps", "v1", "deployments").unwrap();
         let old = json!({"metadata":{"name":"d","generation":1}});
         let foreground = DeleteOptions { propagation: Some("Foreground".into()), ..DeleteOptions::default() };
-        let Deletion::Mark(marked) = delete(info, &old, &foreground, NOW).unwrap() else { panic!("not marked") };
+        let Deletion::Mark(marked) = delete(info, &old, &foreground, NOW).unwrap() else {
+            panic!("not marked")
+        };
         assert_eq!(marked["metadata"]["finalizers"], json!(["foregroundDeletion"]));
         assert!(!ends(info, &marked));
         let mut freed = marked.clone();
@@ -278,7 +283,8 @@ mod tests {
     #[test]
     fn namespaces_wait_for_their_own_finalizer() {
         let info = table::find("", "v1", "namespaces").unwrap();
-        let old = json!({"metadata":{"name":"a"},"spec":{"finalizers":["kubernetes"]},"status":{"phase":"Active"}});
+        let old =
+            json!({"metadata":{"name":"a"},"spec":{"finalizers":["kubernetes"]},"status":{"phase":"Active"}});
         let Deletion::Mark(marked) = delete(info, &old, &DeleteOptions::default(), NOW).unwrap() else {
             panic!("not marked")
         };
@@ -302,7 +308,8 @@ mod tests {
 
     #[test]
     fn the_time_of_a_manager_alone_is_no_change() {
-        let at = |t: &str, v: i32| json!({"metadata":{"managedFields":[{"manager":"m","time":t}]},"spec":{"a":v}});
+        let at =
+            |t: &str, v: i32| json!({"metadata":{"managedFields":[{"manager":"m","time":t}]},"spec":{"a":v}});
         assert!(is_same(&at("1", 1), &at("2", 1)));
         assert!(!is_same(&at("1", 1), &at("2", 2)));
     }

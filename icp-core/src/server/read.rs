@@ -100,15 +100,20 @@ impl Context {
     pub(super) fn resource_version(&self) -> Result<Option<Revision>, Status> {
         match self.query.text("resourceVersion") {
             "" => Ok(None),
-            text => text.parse::<u64>().ok().and_then(|v| Revision::try_from(v).ok()).map(Some).ok_or_else(|| {
-                failure::bad_request(alloc::format!("resourceVersion: Invalid value: {text:?}: must be a whole number"))
-            }),
+            text => {
+                text.parse::<u64>().ok().and_then(|v| Revision::try_from(v).ok()).map(Some).ok_or_else(|| {
+                    failure::bad_request(alloc::format!(
+                        "resourceVersion: Invalid value: {text:?}: must be a whole number"
+                    ))
+                })
+            }
         }
     }
 
     pub(super) async fn get(&self) -> Result<Response<Body>, Status> {
         let key = self.key();
-        let response = self.server.storage().range(RangeRequest::new(KeyRange::key(key.into_bytes()))).await?;
+        let response =
+            self.server.storage().range(RangeRequest::new(KeyRange::key(key.into_bytes()))).await?;
         if let Some(asked) = self.resource_version()?.filter(|asked| *asked > response.revision) {
             return Err(failure::too_large_resource_version(asked, response.revision));
         }
@@ -148,7 +153,9 @@ impl Context {
         let token = self.query.text("continue");
         if !token.is_empty() {
             if version.is_some_and(|v| v != 0) {
-                return Err(failure::bad_request("specifying resource version is not allowed when using continue"));
+                return Err(failure::bad_request(
+                    "specifying resource version is not allowed when using continue",
+                ));
             }
             let token = Continue::decode(token)?;
             range.start = alloc::format!("{prefix}{}", token.start).into_bytes().into();

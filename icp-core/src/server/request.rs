@@ -203,9 +203,10 @@ impl Query {
     pub fn number(&self, key: &str) -> Result<Option<i64>, Status> {
         match self.get(key) {
             None | Some("") => Ok(None),
-            Some(text) => text.parse().map(Some).map_err(|_| {
-                failure::bad_request(alloc::format!("{key}: {text:?} is not a whole number"))
-            }),
+            Some(text) => text
+                .parse()
+                .map(Some)
+                .map_err(|_| failure::bad_request(alloc::format!("{key}: {text:?} is not a whole number"))),
         }
     }
 }
@@ -240,7 +241,8 @@ mod tests {
 
     #[test]
     fn other_paths_are_no_resources() {
-        for path in ["/", "/version", "/apis", "/apis/apps", "/apis/apps/v1", "/api/v1", "/openapi/v3/api/v1"] {
+        for path in ["/", "/version", "/apis", "/apis/apps", "/apis/apps/v1", "/api/v1", "/openapi/v3/api/v1"]
+        {
             assert!(!get(path).is_resource, "{path}");
         }
     }

@@ -114,8 +114,13 @@ impl Context {
 
     async fn rules_review(&self, review: &Value) -> Result<Value, Status> {
         let namespace = text(review, "/spec/namespace");
-        let mut rules: Vec<super::auth::rbac::Rule> =
-            self.server.grants(&self.user, namespace).await?.into_iter().flat_map(|(_, rules)| rules).collect();
+        let mut rules: Vec<super::auth::rbac::Rule> = self
+            .server
+            .grants(&self.user, namespace)
+            .await?
+            .into_iter()
+            .flat_map(|(_, rules)| rules)
+            .collect();
         if self.user.in_group("system:masters") || !self.server.options().rbac {
             let all = || alloc::vec![String::from("*")];
             rules.push(super::auth::rbac::Rule {

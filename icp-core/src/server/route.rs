@@ -21,7 +21,11 @@ impl ApiServer {
             let ask = Attributes { verb: info.verb, path: &info.path, ..Attributes::default() };
             if let Err(status) = self.require(&user, &ask).await {
                 // Somebody who said nothing about himself is asked to.
-                return Err(if user.in_group("system:unauthenticated") { failure::unauthorized() } else { status });
+                return Err(if user.in_group("system:unauthenticated") {
+                    failure::unauthorized()
+                } else {
+                    status
+                });
             }
             return self.nonresource(&parts.headers, &info, &query).await;
         }
@@ -35,7 +39,11 @@ impl ApiServer {
             path: "",
         };
         if let Err(status) = self.require(&user, &ask).await {
-            return Err(if user.in_group("system:unauthenticated") { failure::unauthorized() } else { status });
+            return Err(if user.in_group("system:unauthenticated") {
+                failure::unauthorized()
+            } else {
+                status
+            });
         }
         let Some(resource) = self.resource(&info.group, &info.version, &info.resource).await? else {
             return Err(failure::no_such_path());
@@ -73,7 +81,11 @@ impl Context {
                 None => return Err(failure::no_such_path()),
                 Some(sub) => sub.verbs.iter().any(|v| v == verb),
             };
-            return if allowed { self.subresource(request).await } else { Err(failure::method_not_allowed()) };
+            return if allowed {
+                self.subresource(request).await
+            } else {
+                Err(failure::method_not_allowed())
+            };
         }
         if !self.info.has_verb(verb) {
             return Err(failure::method_not_allowed());

@@ -13,8 +13,7 @@ use crate::api::resources::NAMESPACES;
 use crate::api::table::{self, ResourceInfo};
 use crate::api::{Gvr, Status};
 use crate::storage::{
-    Compare, DeleteRangeRequest, KeyRange, KeyValue, Op, OpResponse, PutRequest,
-    RangeRequest, Revision, Txn,
+    Compare, DeleteRangeRequest, KeyRange, KeyValue, Op, OpResponse, PutRequest, RangeRequest, Revision, Txn,
 };
 
 /// Most namespaces whose state is remembered.
@@ -76,7 +75,12 @@ impl ApiServer {
     }
 
     /// A built-in object, as stored.
-    pub(super) async fn object(&self, gvr: &Gvr, namespace: &str, name: &str) -> Result<Option<Value>, Status> {
+    pub(super) async fn object(
+        &self,
+        gvr: &Gvr,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Value>, Status> {
         let Some(info) = table::find(&gvr.group, &gvr.version, &gvr.resource) else { return Ok(None) };
         match self.kv(&info.key(namespace, name)).await? {
             Some(kv) => codec::decode(&kv.value, kv.mod_revision).map(Some),
@@ -158,7 +162,12 @@ impl ApiServer {
     }
 
     /// Deletes the version `revision` of a key.
-    pub(super) async fn commit_delete(&self, key: &str, revision: Revision, extra: Extra) -> Result<Commit, Status> {
+    pub(super) async fn commit_delete(
+        &self,
+        key: &str,
+        revision: Revision,
+        extra: Extra,
+    ) -> Result<Commit, Status> {
         let key = Bytes::from(key.to_string().into_bytes());
         let mut compare = alloc::vec![Compare::mod_revision(key.clone(), revision)];
         compare.extend(extra.compare);
@@ -179,7 +188,8 @@ impl ApiServer {
 
     /// The store's revision now.
     pub(super) async fn revision(&self, info: &ResourceInfo) -> Result<Revision, Status> {
-        let mut range = RangeRequest::new(KeyRange::prefix(info.storage_prefix.clone().into_bytes())).limit(1);
+        let mut range =
+            RangeRequest::new(KeyRange::prefix(info.storage_prefix.clone().into_bytes())).limit(1);
         range.count_only = true;
         Ok(self.storage().range(range).await?.revision)
     }

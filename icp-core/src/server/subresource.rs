@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::write::Change;
 use super::{Body, codec, failure};
-use crate::api::schema::{BodyFormat, decode_with, Schema};
+use crate::api::schema::{BodyFormat, Schema, decode_with};
 use crate::api::{FieldError, Status, invalid, patch};
 use crate::client::PatchKind;
 
@@ -62,14 +62,16 @@ impl Context {
 
     /// `autoscaling/v1 Scale` of an object.
     fn scale_of(&self, object: &Value) -> Value {
-        let labels = object.pointer("/spec/selector/matchLabels").or_else(|| object.pointer("/spec/selector"));
+        let labels =
+            object.pointer("/spec/selector/matchLabels").or_else(|| object.pointer("/spec/selector"));
         let selector: Vec<String> = labels
             .and_then(Value::as_object)
             .into_iter()
             .flatten()
             .filter_map(|(k, v)| Some(format!("{k}={}", v.as_str()?)))
             .collect();
-        let meta = |field: &str| object.pointer(&format!("/metadata/{field}")).cloned().unwrap_or(Value::Null);
+        let meta =
+            |field: &str| object.pointer(&format!("/metadata/{field}")).cloned().unwrap_or(Value::Null);
         let number = |p: &str| object.pointer(p).and_then(Value::as_i64).unwrap_or(0);
         json!({
             "kind": "Scale", "apiVersion": "autoscaling/v1",
@@ -96,7 +98,11 @@ impl Context {
                     }
                     scale
                 }
-                _ => return Err(failure::unsupported_media_type("application/json-patch+json, application/merge-patch+json")),
+                _ => {
+                    return Err(failure::unsupported_media_type(
+                        "application/json-patch+json, application/merge-patch+json",
+                    ));
+                }
             }
         } else {
             self.decode_other(body, "Scale")?
@@ -223,7 +229,9 @@ impl Context {
             let conflict = |why: &str| Err(failure::conflict(&info, &name, why));
             if !uid.is_empty() && uid != codec::meta_str(old, "uid") {
                 let stored = codec::meta_str(old, "uid");
-                return conflict(&format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {stored}"));
+                return conflict(&format!(
+                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {stored}"
+                ));
             }
             if old.pointer("/metadata/deletionTimestamp").is_some() {
                 return conflict(&format!("pod {name} is being deleted, cannot be assigned to a host"));

@@ -78,7 +78,10 @@ impl Context {
             }
             for (kv, value) in page.items {
                 let object = match value {
-                    None if self.accept != Accept::Table && self.accept != Accept::Partial && self.stored_form() => {
+                    None if self.accept != Accept::Table
+                        && self.accept != Accept::Partial
+                        && self.stored_form() =>
+                    {
                         codec::with_revision(&kv.value, kv.mod_revision)
                     }
                     None => {
@@ -110,7 +113,9 @@ impl Context {
                 Err(StorageError::Compacted { compacted }) => {
                     let lost = super::cacher::Lost { asked: start, oldest: compacted };
                     let frame = codec::error_frame(&failure::expired(lost.to_string()));
-                    return Ok(self.respond_bytes(200, Body::stream(Box::pin(futures_util::stream::iter([frame])))));
+                    return Ok(
+                        self.respond_bytes(200, Body::stream(Box::pin(futures_util::stream::iter([frame]))))
+                    );
                 }
                 Err(e) => return Err(e.into()),
             }

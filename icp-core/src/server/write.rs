@@ -33,10 +33,7 @@ pub(super) enum Change {
     /// It is patched.
     Patch(PatchKind, Value),
     /// A configuration is applied.
-    Apply {
-        config: Value,
-        force: bool,
-    },
+    Apply { config: Value, force: bool },
     /// A function of the object as it is.
     With(ChangeFn),
 }
@@ -99,7 +96,8 @@ impl Context {
         if !codec::meta_str(&object, "resourceVersion").is_empty() {
             return Err(failure::bad_request("resourceVersion should not be set on objects to be created"));
         }
-        if codec::meta_str(&object, "name").is_empty() && codec::meta_str(&object, "generateName").is_empty() {
+        if codec::meta_str(&object, "name").is_empty() && codec::meta_str(&object, "generateName").is_empty()
+        {
             let error = FieldError::required("metadata.name", "name or generateName is required");
             return Err(invalid(&info, "", &[error]));
         }
@@ -221,8 +219,7 @@ impl Context {
                 return Ok(Written { stored: kv.value, revision: kv.mod_revision, created: false });
             }
             let ends = plan::ends(&info, &new);
-            let extra =
-                if ends { self.release(&new) } else { self.allocate(&mut new, Some(&old)).await? };
+            let extra = if ends { self.release(&new) } else { self.allocate(&mut new, Some(&old)).await? };
             let mut stored = new;
             super::version::to_storage(&info, &mut stored);
             let stored = checked_size(codec::encode(&stored))?;

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::{codec, failure};
-use crate::api::resources::{PRIORITY_CLASSES, SERVICE_ACCOUNTS, STORAGE_CLASSES};
 use crate::api::Status;
+use crate::api::resources::{PRIORITY_CLASSES, SERVICE_ACCOUNTS, STORAGE_CLASSES};
 
 /// Marks the default storage class.
 const DEFAULT_STORAGE_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
@@ -52,7 +52,10 @@ impl Context {
     }
 
     async fn admit_pod(&self, object: &mut Value) -> Result<(), Status> {
-        let mirror = object.pointer("/metadata/annotations").and_then(|a| a.get("kubernetes.io/config.mirror")).is_some();
+        let mirror = object
+            .pointer("/metadata/annotations")
+            .and_then(|a| a.get("kubernetes.io/config.mirror"))
+            .is_some();
         if !mirror {
             self.service_account(object).await?;
         }
@@ -107,7 +110,8 @@ impl Context {
             of.and_then(Value::as_str) == Some("true")
         };
         // The newest of several defaults counts.
-        let newest = classes.iter().filter(is_default).max_by_key(|c| codec::meta_str(c, "creationTimestamp"));
+        let newest =
+            classes.iter().filter(is_default).max_by_key(|c| codec::meta_str(c, "creationTimestamp"));
         if let Some(class) = newest {
             object["spec"]["storageClassName"] = codec::meta_str(class, "name").into();
         }

@@ -33,11 +33,15 @@ pub(super) fn service_account_name(pod: &mut Value) -> String {
 /// Mounts a projected token into every container that mounts nothing at its place, unless the pod or the account
 /// says not to.
 pub(super) fn mount_token(pod: &mut Value, account: Option<&Value>, suffix: &str) {
-    let auto = |v: Option<&Value>| v.and_then(|v| v.get("automountServiceAccountToken")).and_then(Value::as_bool);
+    let auto =
+        |v: Option<&Value>| v.and_then(|v| v.get("automountServiceAccountToken")).and_then(Value::as_bool);
     if !auto(pod.get("spec")).or_else(|| auto(account)).unwrap_or(true) {
         return;
     }
-    if let Some(secrets) = account.and_then(|a| a.get("imagePullSecrets")).filter(|s| s.as_array().is_some_and(|l| !l.is_empty())) {
+    if let Some(secrets) = account
+        .and_then(|a| a.get("imagePullSecrets"))
+        .filter(|s| s.as_array().is_some_and(|l| !l.is_empty()))
+    {
         if array(pod, "/spec/imagePullSecrets").next().is_none() {
             pod["spec"]["imagePullSecrets"] = secrets.clone();
         }
@@ -51,7 +55,9 @@ pub(super) fn mount_token(pod: &mut Value, account: Option<&Value>, suffix: &str
     for field in ["initContainers", "containers"] {
         let list = pod.pointer_mut(&format!("/spec/{field}")).and_then(Value::as_array_mut);
         for container in list.into_iter().flatten() {
-            if array(container, "/volumeMounts").any(|m| m.get("mountPath").and_then(Value::as_str) == Some(TOKEN_PATH)) {
+            if array(container, "/volumeMounts")
+                .any(|m| m.get("mountPath").and_then(Value::as_str) == Some(TOKEN_PATH))
+            {
                 continue;
             }
             let mount = json!({ "name": volume, "readOnly": true, "mountPath": TOKEN_PATH });
@@ -145,9 +151,7 @@ pub(super) fn establish(definition: &mut Value, now: Time) {
         let of = known.iter().find(|c| c.get("type").and_then(Value::as_str) == Some(kind));
         of.and_then(|c| c.get("lastTransitionTime")).and_then(Value::as_str).unwrap_or(&at).to_string()
     };
-    let condition = |kind: &str, reason: &str, message: &str| {
-        json!({ "type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": since(kind) })
-    };
+    let condition = |kind: &str, reason: &str, message: &str| json!({ "type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": since(kind) });
     let stored: Vec<Value> = array(definition, "/spec/versions")
         .filter(|v| v.get("storage") == Some(&Value::Bool(true)))
         .filter_map(|v| v.get("name").cloned())
@@ -200,7 +204,8 @@ mod tests {
     #[test]
     fn tolerations_are_added_where_none_covers() {
         let mut p = pod();
-        p["spec"]["tolerations"] = json!([{"key":"node.kubernetes.io/not-ready","operator":"Exists","effect":"NoExecute"}]);
+        p["spec"]["tolerations"] =
+            json!([{"key":"node.kubernetes.io/not-ready","operator":"Exists","effect":"NoExecute"}]);
         default_tolerations(&mut p);
         let list = p["spec"]["tolerations"].as_array().unwrap();
         assert_eq!(list.len(), 2);

@@ -82,9 +82,10 @@ impl Rule {
         };
         let any = format!("*/{}", ask.subresource);
         has(&self.api_groups, ask.group)
-            && self.resources.iter().any(|r| {
-                r == "*" || *r == full || (!ask.subresource.is_empty() && *r == any)
-            })
+            && self
+                .resources
+                .iter()
+                .any(|r| r == "*" || *r == full || (!ask.subresource.is_empty() && *r == any))
             && (self.resource_names.is_empty() || self.resource_names.iter().any(|n| n == ask.name))
     }
 

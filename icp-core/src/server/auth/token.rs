@@ -132,9 +132,8 @@ impl TokenKey {
         let claims = B64.decode(claims).map_err(|_| TokenError::Malformed("claims"))?;
         let claims: Value = serde_json::from_slice(&claims).map_err(|_| TokenError::Malformed("claims"))?;
         let number = |field: &str| claims.get(field).and_then(Value::as_i64);
-        let text = |pointer: &str| {
-            claims.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_string()
-        };
+        let text =
+            |pointer: &str| claims.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_string();
         if number("exp").is_none_or(|exp| exp <= now.as_secs())
             || number("nbf").is_some_and(|nbf| nbf > now.as_secs())
         {

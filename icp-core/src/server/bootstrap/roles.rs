@@ -14,18 +14,42 @@ const ALL: &[&str] = &["*"];
 type Rules = &'static [(&'static [&'static str], &'static [&'static str], &'static [&'static str])];
 
 const WORKLOADS: &[&str] = &[
-    "configmaps", "endpoints", "persistentvolumeclaims", "pods", "replicationcontrollers",
-    "replicationcontrollers/scale", "serviceaccounts", "services",
+    "configmaps",
+    "endpoints",
+    "persistentvolumeclaims",
+    "pods",
+    "replicationcontrollers",
+    "replicationcontrollers/scale",
+    "serviceaccounts",
+    "services",
 ];
 const STATUSES: &[&str] = &[
-    "bindings", "events", "limitranges", "namespaces", "namespaces/status", "persistentvolumeclaims/status",
-    "pods/log", "pods/status", "replicationcontrollers/status", "resourcequotas", "resourcequotas/status",
+    "bindings",
+    "events",
+    "limitranges",
+    "namespaces",
+    "namespaces/status",
+    "persistentvolumeclaims/status",
+    "pods/log",
+    "pods/status",
+    "replicationcontrollers/status",
+    "resourcequotas",
+    "resourcequotas/status",
     "services/status",
 ];
 const APPS: &[&str] = &[
-    "controllerrevisions", "daemonsets", "daemonsets/status", "deployments", "deployments/scale",
-    "deployments/status", "replicasets", "replicasets/scale", "replicasets/status", "statefulsets",
-    "statefulsets/scale", "statefulsets/status",
+    "controllerrevisions",
+    "daemonsets",
+    "daemonsets/status",
+    "deployments",
+    "deployments/scale",
+    "deployments/status",
+    "replicasets",
+    "replicasets/scale",
+    "replicasets/status",
+    "statefulsets",
+    "statefulsets/scale",
+    "statefulsets/status",
 ];
 
 const CLUSTER_ROLES: &[(&str, Rules)] = &[
@@ -42,14 +66,29 @@ const CLUSTER_ROLES: &[(&str, Rules)] = &[
     (
         "edit",
         &[
-            (READ, &[""], &["pods/attach", "pods/exec", "pods/portforward", "pods/proxy", "secrets", "services/proxy"]),
+            (
+                READ,
+                &[""],
+                &["pods/attach", "pods/exec", "pods/portforward", "pods/proxy", "secrets", "services/proxy"],
+            ),
             (&["impersonate"], &[""], &["serviceaccounts"]),
             (WRITE, &[""], &["pods", "pods/attach", "pods/exec", "pods/portforward", "pods/proxy"]),
             (&["create"], &[""], &["pods/eviction", "serviceaccounts/token"]),
-            (WRITE, &[""], &[
-                "configmaps", "events", "persistentvolumeclaims", "replicationcontrollers",
-                "replicationcontrollers/scale", "secrets", "serviceaccounts", "services", "services/proxy",
-            ]),
+            (
+                WRITE,
+                &[""],
+                &[
+                    "configmaps",
+                    "events",
+                    "persistentvolumeclaims",
+                    "replicationcontrollers",
+                    "replicationcontrollers/scale",
+                    "secrets",
+                    "serviceaccounts",
+                    "services",
+                    "services/proxy",
+                ],
+            ),
             (WRITE, &["apps"], APPS),
             (WRITE, &["autoscaling", "batch", "policy"], ALL),
             (WRITE, &["networking.k8s.io"], &["ingresses", "networkpolicies"]),
@@ -62,7 +101,11 @@ const CLUSTER_ROLES: &[(&str, Rules)] = &[
     (
         "system:basic-user",
         &[
-            (&["create"], &["authorization.k8s.io"], &["selfsubjectaccessreviews", "selfsubjectrulesreviews"]),
+            (
+                &["create"],
+                &["authorization.k8s.io"],
+                &["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
+            ),
             (&["create"], &["authentication.k8s.io"], &["selfsubjectreviews"]),
         ],
     ),
@@ -78,7 +121,19 @@ const CLUSTER_ROLES: &[(&str, Rules)] = &[
         &[
             (&["create"], &["authentication.k8s.io"], &["tokenreviews"]),
             (&["create"], &["authorization.k8s.io"], &["localsubjectaccessreviews", "subjectaccessreviews"]),
-            (READ, &[""], &["configmaps", "nodes", "persistentvolumeclaims", "persistentvolumes", "pods", "secrets", "services"]),
+            (
+                READ,
+                &[""],
+                &[
+                    "configmaps",
+                    "nodes",
+                    "persistentvolumeclaims",
+                    "persistentvolumes",
+                    "pods",
+                    "secrets",
+                    "services",
+                ],
+            ),
             (&["create", "patch", "update"], &[""], &["nodes", "nodes/status", "pods/status"]),
             (&["create", "delete"], &[""], &["pods"]),
             (&["create"], &[""], &["pods/eviction", "serviceaccounts/token"]),
@@ -110,16 +165,29 @@ const CLUSTER_ROLES: &[(&str, Rules)] = &[
         &[
             (&["create", "patch", "update"], &["", "events.k8s.io"], &["events"]),
             (&["create", "get", "list", "update", "watch"], &["coordination.k8s.io"], &["leases"]),
-            (READ, &[""], &[
-                "namespaces", "nodes", "persistentvolumeclaims", "persistentvolumes", "pods",
-                "replicationcontrollers", "services",
-            ]),
+            (
+                READ,
+                &[""],
+                &[
+                    "namespaces",
+                    "nodes",
+                    "persistentvolumeclaims",
+                    "persistentvolumes",
+                    "pods",
+                    "replicationcontrollers",
+                    "services",
+                ],
+            ),
             (&["delete"], &[""], &["pods"]),
             (&["create"], &[""], &["bindings", "pods/binding"]),
             (&["patch", "update"], &[""], &["pods/status"]),
             (READ, &["apps"], &["replicasets", "statefulsets"]),
             (READ, &["policy"], &["poddisruptionbudgets"]),
-            (READ, &["storage.k8s.io"], &["csidrivers", "csinodes", "csistoragecapacities", "storageclasses"]),
+            (
+                READ,
+                &["storage.k8s.io"],
+                &["csidrivers", "csinodes", "csistoragecapacities", "storageclasses"],
+            ),
             (READ, &["resource.k8s.io"], ALL),
         ],
     ),
@@ -132,7 +200,12 @@ const BINDINGS: &[(&str, &str, &str, &str)] = &[
     ("cluster-admin", "cluster-admin", "Group", "system:masters"),
     ("system:basic-user", "system:basic-user", "Group", "system:authenticated"),
     ("system:discovery", "system:discovery", "Group", "system:authenticated"),
-    ("system:kube-controller-manager", "system:kube-controller-manager", "User", "system:kube-controller-manager"),
+    (
+        "system:kube-controller-manager",
+        "system:kube-controller-manager",
+        "User",
+        "system:kube-controller-manager",
+    ),
     ("system:kube-scheduler", "system:kube-scheduler", "User", "system:kube-scheduler"),
     ("system:node", "system:node", "Group", "system:nodes"),
     ("system:node-proxier", "system:node-proxier", "User", "system:kube-proxy"),
@@ -154,7 +227,6 @@ fn role(name: &str, rules: &[Value]) -> Value {
     json!({ "apiVersion": VERSION, "kind": "ClusterRole", "metadata": metadata(name), "rules": rules })
 }
 
-
 /// All roles and bindings that a new cluster has.
 pub(super) fn objects() -> Vec<Value> {
     let mut objects = Vec::new();
@@ -173,7 +245,9 @@ pub(super) fn objects() -> Vec<Value> {
             let all = [READ, WRITE].concat();
             list.push(json!({ "verbs": all, "apiGroups": group, "resources": ["rolebindings", "roles"] }));
             let reviews: &[&str] = &["localsubjectaccessreviews"];
-            list.push(json!({ "verbs": ["create"], "apiGroups": ["authorization.k8s.io"], "resources": reviews }));
+            list.push(
+                json!({ "verbs": ["create"], "apiGroups": ["authorization.k8s.io"], "resources": reviews }),
+            );
             objects.push(role("admin", &list));
         }
     }

@@ -55,7 +55,8 @@ impl Change {
             (EventKind::Put, _) => WatchKind::Modified,
         };
         let prev = event.prev_kv.map(|kv| kv.value);
-        let value = if kind == WatchKind::Deleted { prev.clone().unwrap_or_default() } else { event.kv.value };
+        let value =
+            if kind == WatchKind::Deleted { prev.clone().unwrap_or_default() } else { event.kv.value };
         Self {
             revision: event.kv.mod_revision,
             key: event.kv.key,

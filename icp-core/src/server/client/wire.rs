@@ -376,7 +376,8 @@ mod tests {
     fn lists_of_real_servers_name_their_kind_once() {
         let body = br#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"7"},"items":[{"metadata":{"name":"a"}}]}"#;
         let request = ApiRequest::collection(&resources::PODS, "", Operation::List(ListOptions::default()));
-        let Reply::List { items, resource_version, continue_token } = decode(&request, 200, body).unwrap() else {
+        let Reply::List { items, resource_version, continue_token } = decode(&request, 200, body).unwrap()
+        else {
             panic!("not a list")
         };
         assert_eq!((items[0].kind.as_str(), resource_version.as_str(), continue_token), ("Pod", "7", None));
