@@ -1,13 +1,29 @@
 //! Patches: JSON patch, merge patch and strategic merge patch.
+//!
+//! ```
+//! use icp_core::api::patch;
+//! use serde_json::json;
+//! let mut target = json!({"a": 1, "b": {"c": 2}});
+//! patch::merge(&mut target, &json!({"a": null, "b": {"d": 3}}));
+//! assert_eq!(target, json!({"b": {"c": 2, "d": 3}}));
+//! ```
 
+mod json;
+mod merge;
+mod strategic;
+
+use alloc::format;
 use alloc::string::String;
 
 use serde_json::Value;
 
-use super::schema::Schema;
 use super::table::ResourceInfo;
 use super::{Status, reason};
 use crate::client::PatchKind;
+
+pub use json::json;
+pub use merge::merge;
+pub use strategic::strategic;
 
 /// Why a patch could not be applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,7 +33,7 @@ pub enum PatchError {
     #[error("{0}")]
     Malformed(String),
     /// 422: an operation names a place that does not exist, or a `test` failed.
-    #[error("{0}")]
+    #[error("the server rejected our request due to an error in our request")]
     Failed(String),
     /// 413: more operations than [`crate::base::limits::JSON_PATCH_OPS_MAX`].
     #[error("The allowed maximum operations in a JSON patch is {max}, got {count}")]
@@ -33,7 +49,7 @@ pub enum PatchError {
 }
 
 impl PatchError {
-    /// The failure that tells it.
+    /// The failure that tells it (`patch.go` of the API server's handlers upstream).
     #[must_use]
     pub fn to_status(&self) -> Status {
         let (code, why) = match self {
@@ -42,7 +58,16 @@ impl PatchError {
             Self::TooManyOperations { .. } => (413, reason::REQUEST_ENTITY_TOO_LARGE),
             Self::UnsupportedMediaType(_) => (415, reason::UNSUPPORTED_MEDIA_TYPE),
         };
-        Status::failure(code, why, alloc::format!("{self}"))
+        let mut status = Status::failure(code, why, format!("{self}"));
+        if let Self::Failed(detail) = self {
+            let cause = super::StatusCause {
+                reason: "UnexpectedServerResponse".into(),
+                message: detail.clone(),
+                ..Default::default()
+            };
+            status.details = Some(super::StatusDetails { causes: alloc::vec![cause], ..Default::default() });
+        }
+        status
     }
 }
 
@@ -56,25 +81,23 @@ pub fn apply(
     current: &Value,
     patch: &Value,
 ) -> Result<Value, PatchError> {
-    let _ = (info, kind, patch);
-    Ok(current.clone())
+    match kind {
+        PatchKind::Json => json(current, patch),
+        PatchKind::Merge => {
+            if !patch.is_object() {
+                return Err(PatchError::Malformed("a merge patch of an object must be an object".into()));
+            }
+            let mut out = current.clone();
+            merge(&mut out, patch);
+            Ok(out)
+        }
+        PatchKind::Strategic if info.is_custom() => Err(PatchError::UnsupportedMediaType(
+            "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml".into(),
+        )),
+        PatchKind::Strategic => strategic(info.schema(), current, patch),
+        PatchKind::Apply => Err(PatchError::Malformed("an apply configuration is no patch".into())),
+    }
 }
 
-/// RFC 6902.
-///
-/// # Errors
-/// If the patch is malformed or an operation fails.
-pub fn json(current: &Value, _patch: &Value) -> Result<Value, PatchError> {
-    Ok(current.clone())
-}
-
-/// RFC 7396.
-pub fn merge(_target: &mut Value, _patch: &Value) {}
-
-/// Strategic merge patch by a schema.
-///
-/// # Errors
-/// If a directive is malformed or an item of a keyed list lacks its key.
-pub fn strategic(_schema: Schema<'_>, current: &Value, _patch: &Value) -> Result<Value, PatchError> {
-    Ok(current.clone())
-}
+#[cfg(test)]
+mod tests;
