@@ -135,21 +135,11 @@ fn unescape(text: &str) -> Result<String, char> {
 }
 
 impl FieldSelector {
-    /// Parses the text form for a resource: `spec.nodeName=w1,status.phase!=Failed`. Fields of custom resources
-    /// are those that `selectable` names; see [`FieldSelector::parse_with`].
+    /// Parses the text form for a resource: `spec.nodeName=w1,status.phase!=Failed`.
     ///
     /// # Errors
     /// A 400 if the text is malformed or names a field that the resource cannot be selected by.
     pub fn parse(info: &ResourceInfo, text: &str) -> Result<Self, Status> {
-        Self::parse_with(info, text, &[])
-    }
-
-    /// The same, with further fields such as `selectableFields` of a custom resource definition, written without
-    /// the leading dot.
-    ///
-    /// # Errors
-    /// A 400 if the text is malformed or names a field that the resource cannot be selected by.
-    pub fn parse_with(info: &ResourceInfo, text: &str, selectable: &[String]) -> Result<Self, Status> {
         let mut terms = Vec::new();
         for part in split(text).iter().filter(|p| !p.is_empty()) {
             let at = part.find('=').ok_or_else(|| {
@@ -167,7 +157,7 @@ impl FieldSelector {
             let known = field == "metadata.name"
                 || (field == "metadata.namespace" && info.namespaced)
                 || supported(info).contains(&field)
-                || selectable.iter().any(|s| s == field);
+                || info.selectable_fields.iter().any(|s| s == field);
             if !known {
                 let text = match info.schema {
                     SchemaSource::Builtin(_) => format!("field label not supported: {field}"),

@@ -11,8 +11,11 @@
 //! assert_eq!(deployments.storage_prefix, "/registry/apps/deployments/");
 //! ```
 
+mod crd;
 mod rows;
 pub mod strategy;
+
+pub use crd::from_crd;
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -56,6 +59,10 @@ pub struct ResourceInfo {
     pub schema: SchemaSource,
     /// How writes treat fields that the server owns.
     pub strategy: Strategy,
+    /// `additionalPrinterColumns` of a custom resource; empty for built-in ones, whose columns are in code.
+    pub printer_columns: Vec<Value>,
+    /// `selectableFields` of a custom resource, without the leading dot.
+    pub selectable_fields: Vec<String>,
 }
 
 /// Where a resource's schema stands.
@@ -235,6 +242,8 @@ fn info(row: &rows::Row) -> ResourceInfo {
             conditional_update: flag('R'),
             graceful: flag('T'),
         },
+        printer_columns: Vec::new(),
+        selectable_fields: Vec::new(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The rows of the built-in resource table, one line a resource.
 
 /// `create,delete,deletecollection,get,list,patch,update,watch`.
-const ALL: &str = "create,delete,deletecollection,get,list,patch,update,watch";
+pub(super) const ALL: &str = "create,delete,deletecollection,get,list,patch,update,watch";
 /// Reviews and bindings are created and never stored.
 const CREATE: &str = "create";
 
