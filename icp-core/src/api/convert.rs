@@ -8,6 +8,8 @@
 //! assert_eq!(event, serde_json::json!({"apiVersion":"v1","kind":"Event","message":"x"}));
 //! ```
 
+use alloc::string::String;
+
 use serde_json::{Map, Value, json};
 
 use super::table::ResourceInfo;
@@ -28,8 +30,6 @@ fn rename(map: &mut Map<String, Value>, from: &str, to: &str) {
         map.insert(to.into(), value);
     }
 }
-
-use alloc::string::String;
 
 fn set_version(map: &mut Map<String, Value>, version: String) {
     map.insert("apiVersion".into(), version.into());

@@ -5,7 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{ResourceInfo, SchemaSource, Strategy, SubresourceInfo, rows, words};
 use crate::api::{Gvk, Gvr};
@@ -62,7 +62,10 @@ pub fn from_crd(crd: &Value) -> Vec<ResourceInfo> {
                 subresources.push(sub("status", gvk));
             }
             let selectable = v.pointer("/selectableFields").and_then(Value::as_array).into_iter().flatten();
-            let schema = v.pointer("/schema/openAPIV3Schema").cloned();
+            // Without a schema everything is kept.
+            let open =
+                || serde_json::json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+            let schema = v.pointer("/schema/openAPIV3Schema").cloned().unwrap_or_else(open);
             ResourceInfo {
                 gvr: Gvr {
                     group: group.clone().into(),
@@ -79,7 +82,7 @@ pub fn from_crd(crd: &Value) -> Vec<ResourceInfo> {
                 subresources,
                 storage_prefix: format!("/registry/{group}/{plural}/"),
                 storage_gvk: storage_gvk(&version),
-                schema: SchemaSource::Custom(Arc::new(schema.unwrap_or_else(|| Value::Object(Map::new())))),
+                schema: SchemaSource::Custom(Arc::new(schema)),
                 strategy: Strategy {
                     status,
                     generation: true,
