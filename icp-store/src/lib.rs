@@ -35,6 +35,8 @@ pub mod mvcc;
 pub mod store;
 pub mod watch;
 
+#[cfg(feature = "etcd")]
+pub mod etcd;
 #[cfg(feature = "std")]
 pub mod handle;
 

@@ -37,7 +37,9 @@ impl Mvcc {
         check::check(txn, limits)?;
         let mut path = Vec::new();
         self.decide(txn, &mut path);
-        self.check_ops(txn, &mut path.iter().copied(), &lease_exists)?;
+        // All puts are checked before all reads, as in etcd, so that of two errors the same one is answered.
+        self.check_puts(txn, &mut path.iter().copied(), &lease_exists)?;
+        self.check_reads(txn, &mut path.iter().copied())?;
         let mut changes = Vec::new();
         let begin = self.revision;
         let mut response = self.apply(txn, begin, &mut path.iter().copied(), &mut changes)?;
@@ -70,7 +72,7 @@ impl Mvcc {
             && compare_kv(compare, &KeyValue::default()))
     }
 
-    fn check_ops(
+    fn check_puts(
         &self,
         txn: &Txn,
         path: &mut impl Iterator<Item = bool>,
@@ -79,17 +81,26 @@ impl Mvcc {
         let succeeded = path.next().unwrap_or(false);
         for op in branch(txn, succeeded) {
             match op {
-                Op::Range(r) => self.check_revision(r.revision, self.revision)?,
-                Op::Put(p) => {
-                    if (p.ignore_value || p.ignore_lease) && self.get(&p.key).is_none() {
-                        return Err(invalid("put.key", "key not found"));
-                    }
-                    if p.lease != 0 && !lease_exists(p.lease) {
-                        return Err(StorageError::LeaseNotFound(p.lease));
-                    }
+                Op::Put(p) if (p.ignore_value || p.ignore_lease) && self.get(&p.key).is_none() => {
+                    return Err(invalid("put.key", "key not found"));
                 }
-                Op::DeleteRange(_) => {}
-                Op::Txn(nested) => self.check_ops(nested, path, lease_exists)?,
+                Op::Put(p) if p.lease != 0 && !lease_exists(p.lease) => {
+                    return Err(StorageError::LeaseNotFound(p.lease));
+                }
+                Op::Txn(nested) => self.check_puts(nested, path, lease_exists)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn check_reads(&self, txn: &Txn, path: &mut impl Iterator<Item = bool>) -> Result<(), StorageError> {
+        let succeeded = path.next().unwrap_or(false);
+        for op in branch(txn, succeeded) {
+            match op {
+                Op::Range(r) => self.check_revision(r.revision, self.revision)?,
+                Op::Txn(nested) => self.check_reads(nested, path)?,
+                _ => {}
             }
         }
         Ok(())
