@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`runtime`] | the port to what runs containers: calls and events as data, streams for `kubectl logs` and `exec` |
+//! | [`agent`] | the machine of one node: registration, Lease, statuses, what pods refer to |
 //! | [`pod`] | the machine of one pod: from its object to calls of the runtime and a status |
 //! | [`probe`] | when to probe, and what a row of answers means |
 //! | [`resolve`] | environments, generated files, resolver configuration, users |
@@ -14,6 +15,7 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+pub mod agent;
 pub mod backend;
 pub mod pod;
 pub mod probe;

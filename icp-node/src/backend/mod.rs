@@ -1,1 +1,3 @@
 //! Runtimes behind the port [`crate::runtime::Runtime`].
+
+pub mod memory;

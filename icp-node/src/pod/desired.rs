@@ -145,6 +145,8 @@ pub struct Pod {
     pub name: String,
     /// Counts changes of its spec.
     pub generation: i64,
+    /// The version of the object.
+    pub resource_version: String,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Annotations.
@@ -186,6 +188,7 @@ impl Pod {
             namespace: meta.namespace.clone(),
             name: meta.name.clone(),
             generation: meta.generation,
+            resource_version: meta.resource_version.clone(),
             labels: meta.labels.clone(),
             annotations: meta.annotations.clone(),
             deletion: meta

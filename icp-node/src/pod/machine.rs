@@ -275,6 +275,12 @@ impl PodMachine {
         status::pod_status(self, host_ips)
     }
 
+    /// Whether the pod failed as a whole (evicted, refused, out of time).
+    #[must_use]
+    pub const fn is_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
     /// Whether no container runs or will run again.
     #[must_use]
     pub const fn is_over(&self) -> bool {

@@ -301,7 +301,7 @@ pub struct ContainerSpec {
 }
 
 /// Kind of a `hostPath` volume and what is checked before it is used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum HostPathType {
     /// No check.
     #[default]
@@ -323,7 +323,7 @@ pub enum HostPathType {
 }
 
 /// A file of a volume.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct VolumeFile {
     /// Relative, without `..`.
     pub path: String,
@@ -334,7 +334,7 @@ pub struct VolumeFile {
 }
 
 /// What is in a volume.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum VolumeContent {
     /// `emptyDir`: an empty folder (mode 0777) that lives as long as the pod.

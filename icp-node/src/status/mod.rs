@@ -36,7 +36,7 @@ const OWN: [&str; 6] = [
     "DisruptionTarget",
 ];
 
-/// The value of `status` (`generateAPIPodStatus`), without conditions that others set.
+/// The value of `status` (`generateAPIPodStatus`), with the conditions that others set as they were last seen.
 pub(crate) fn pod_status(machine: &PodMachine, host_ips: &[IpAddr]) -> Value {
     let mut status = Map::new();
     let mut set = |key: &str, value: Value| {
@@ -61,7 +61,7 @@ pub(crate) fn pod_status(machine: &PodMachine, host_ips: &[IpAddr]) -> Value {
     }
     set("startTime", machine.start_time.to_rfc3339().into());
     set("qosClass", qos_class(&machine.pod.spec).as_str().into());
-    set("conditions", own_conditions(machine));
+    set("conditions", all_conditions(machine));
     let of = |kinds: &[ContainerKind]| {
         let slots = machine.slots.iter().filter(|s| kinds.contains(&s.kind));
         slots.map(|s| container_status(machine, s)).collect::<Vec<_>>()
@@ -78,27 +78,23 @@ pub(crate) fn pod_status(machine: &PodMachine, host_ips: &[IpAddr]) -> Value {
     Value::Object(status)
 }
 
-fn own_conditions(machine: &PodMachine) -> Value {
-    let own = machine.conditions.iter().filter(|c| OWN.contains(&c.kind.as_str()));
-    own.map(|c| {
-        let mut value = Map::new();
-        value.insert("type".into(), c.kind.clone().into());
-        value.insert("status".into(), c.status.clone().into());
-        if machine.pod.generation > 0 {
-            value.insert("observedGeneration".into(), machine.pod.generation.into());
+fn all_conditions(machine: &PodMachine) -> Value {
+    let all = machine.conditions.iter().map(|c| {
+        let mut value = json!({
+            "type": c.kind,
+            "status": c.status,
+            "lastTransitionTime": c.last_transition_time.unwrap_or(machine.start_time).to_rfc3339(),
+        });
+        if let Some(map) = value.as_object_mut() {
+            for (key, text) in [("reason", &c.reason), ("message", &c.message)] {
+                if !text.is_empty() {
+                    map.insert(key.into(), text.as_str().into());
+                }
+            }
         }
-        value.insert("lastProbeTime".into(), Value::Null);
-        value.insert(
-            "lastTransitionTime".into(),
-            c.last_transition_time.unwrap_or(machine.start_time).to_rfc3339().into(),
-        );
-        // An empty text would stay behind in a merge; null takes the old one away.
-        let or_null = |text: &str| if text.is_empty() { Value::Null } else { text.into() };
-        value.insert("reason".into(), or_null(&c.reason));
-        value.insert("message".into(), or_null(&c.message));
-        Value::Object(value)
-    })
-    .collect()
+        value
+    });
+    all.collect()
 }
 
 fn container_status(machine: &PodMachine, slot: &Slot) -> Value {
