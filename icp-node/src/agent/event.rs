@@ -43,7 +43,10 @@ impl From<RuntimeEvent> for KubeletEvent {
 }
 
 /// What a node agent wants done.
-#[allow(clippy::large_enum_variant, reason = "effects live in a buffer for an instant; a box each would cost more")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "effects live in a buffer for an instant; a box each would cost more"
+)]
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum KubeletEffect {
