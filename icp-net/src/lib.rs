@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`backend`] | what talks to a kernel: routes and links, nftables, connection tracking (feature `netlink`) |
 //! | [`rules`] | a packet filter as data: tables, chains, sets, maps, and how to change them |
+//! | [`service`] | kube-proxy: Services and EndpointSlices to rules |
 //! | [`vip`] | the virtual IP manager: CARP, wire-compatible with UCarp |
 #![no_std]
 extern crate alloc;
@@ -12,4 +13,5 @@ extern crate std;
 
 pub mod backend;
 pub mod rules;
+pub mod service;
 pub mod vip;

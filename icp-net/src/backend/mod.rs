@@ -11,5 +11,7 @@ pub mod netns;
 pub mod nft;
 #[cfg(feature = "netlink")]
 pub mod rtnl;
+#[cfg(feature = "netlink")]
+pub mod service;
 #[cfg(all(test, feature = "netlink"))]
 pub(crate) mod testing;

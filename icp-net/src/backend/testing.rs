@@ -1,5 +1,6 @@
 //! Network namespaces for tests.
 #![expect(clippy::disallowed_methods, reason = "a namespace belongs to a thread, so each test gets its own")]
+#![expect(clippy::unwrap_used, reason = "test code outside of a test function")]
 
 use std::boxed::Box;
 use std::eprintln;

@@ -98,7 +98,11 @@ fn rich_table() -> Table {
                 .ct_state(ct_state::ESTABLISHED | ct_state::RELATED)
                 .verdict(Verdict::Accept)
                 .build(),
-            RuleBuilder::new().in_set("blocks", &[source.clone()]).counter().verdict(Verdict::Drop).build(),
+            RuleBuilder::new()
+                .in_set("blocks", core::slice::from_ref(&source))
+                .counter()
+                .verdict(Verdict::Drop)
+                .build(),
             RuleBuilder::new()
                 .in_set("ranges", &[source.clone(), Field::DestinationPort])
                 .expr(Expr::Log { prefix: "range ".into(), group: None })

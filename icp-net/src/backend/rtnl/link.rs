@@ -13,6 +13,10 @@ use crate::backend::netlink::{Encoder, NetlinkError, attributes, flag};
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
+const RTM_SETLINK: u16 = 19;
+const AF_BRIDGE: u8 = 7;
+const IFLA_PROTINFO: u16 = 12;
+const IFLA_BRPORT_MODE: u16 = 4;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
@@ -288,6 +292,21 @@ impl Rtnl {
     pub fn set_master(&mut self, index: u32, master: Option<u32>) -> Result<(), NetlinkError> {
         self.change(index, "master", (0, 0), |e| {
             e.u32(IFLA_MASTER, master.unwrap_or(0));
+        })
+    }
+
+    /// Lets a bridge send frames back out of the port they came by, or not.
+    ///
+    /// A pod on a bridge that calls a service of its own needs it wherever `br_netfilter` translates bridged frames.
+    ///
+    /// # Errors
+    /// `EINVAL` or `EOPNOTSUPP` if the link is no port of a bridge.
+    pub fn set_hairpin(&mut self, port: u32, on: bool) -> Result<(), NetlinkError> {
+        self.channel.request(RTM_SETLINK, 0, &format!("link {port}: hairpin"), |e| {
+            e.raw(&[AF_BRIDGE, 0, 0, 0]).raw(&port.to_ne_bytes()).raw(&[0; 8]);
+            e.nested(IFLA_PROTINFO, |e| {
+                e.u8(IFLA_BRPORT_MODE, u8::from(on));
+            });
         })
     }
 
