@@ -27,6 +27,18 @@ impl Cache {
         self.informers.iter().map(|(gvr, informer)| (gvr, !informer.missing()))
     }
 
+    /// Whether every watched resource was listed completely once, but for those that the server does not know.
+    #[must_use]
+    pub fn settled(&self) -> bool {
+        self.informers.values().all(|i| i.synced() || i.missing())
+    }
+
+    /// The same for one resource; true if it is not watched.
+    #[must_use]
+    pub fn settled_for(&self, gvr: &Gvr) -> bool {
+        self.informers.get(gvr).is_none_or(|i| i.synced() || i.missing())
+    }
+
     /// Whether a list of the resource was complete once.
     #[must_use]
     pub fn synced(&self, gvr: &Gvr) -> bool {
@@ -55,6 +67,14 @@ pub trait Controller: Send {
     fn indices(&self) -> Vec<(Gvr, &'static str, IndexFn)> {
         Vec::new()
     }
+
+    /// Keys that want a plan as soon as the resources are listed, whatever they hold.
+    fn first_keys(&self) -> Vec<ObjectKey> {
+        Vec::new()
+    }
+
+    /// Forgets what was observed: everything is listed anew, as additions.
+    fn reset(&mut self) {}
 
     /// Appends the keys that a change concerns. The cache shows the state after the change.
     fn concerns(&mut self, now: Time, cache: &Cache, gvr: &Gvr, delta: &Delta, keys: &mut Vec<ObjectKey>);

@@ -19,7 +19,13 @@ mod manager;
 mod plan;
 
 pub mod deployment;
+pub mod endpointslice;
+pub mod gc;
+pub mod namespace;
+pub mod node;
+pub mod podgc;
 pub mod replicaset;
+pub mod serviceaccount;
 pub(crate) mod support;
 
 pub use config::{ManagerConfig, ResourceKind};

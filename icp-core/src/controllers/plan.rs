@@ -104,6 +104,25 @@ impl Action {
         Self::new(ApiRequest::object(gvr, &key.namespace, &key.name, Operation::Delete(options)))
     }
 
+    /// Deletes `object`, and no other of its name, without a grace period.
+    #[must_use]
+    pub fn delete_at_once(gvr: &Gvr, object: &Object) -> Self {
+        let mut action = Self::delete(gvr, object, None);
+        if let Operation::Delete(options) = &mut action.request.op {
+            options.grace_period_seconds = Some(0);
+        }
+        action
+    }
+
+    /// Deletes all objects of a collection in the background.
+    #[must_use]
+    pub fn delete_collection(gvr: &Gvr, namespace: &str) -> Self {
+        let options =
+            DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::default() };
+        let op = Operation::DeleteCollection(options, ListOptions::default());
+        Self::new(ApiRequest::collection(gvr, namespace, op))
+    }
+
     /// Reads an object from the server, past the cache.
     #[must_use]
     pub fn get(gvr: &Gvr, key: &ObjectKey) -> Self {

@@ -189,16 +189,15 @@ pub fn plan(observed: &Observed, now: Time) -> Plan {
         if spec.paused || new_status.complete(d, &spec) {
             plan.all(history(&sets, spec.history_limit));
         }
-        if let Some(revision) = sets.new.as_ref().and_then(Rs::next_revision) {
-            if d.metadata.annotations.get(REVISION) != Some(revision) {
-                // The status is written once the cache shows this version.
-                let body = json!({"metadata": {
-                    "resourceVersion": d.metadata.resource_version,
-                    "annotations": {REVISION: revision},
-                }});
-                plan.one(Action::merge(&resources::DEPLOYMENTS, &ObjectKey::of(d), body));
-                return plan;
-            }
+        let revision = sets.new.as_ref().and_then(Rs::next_revision);
+        if let Some(revision) = revision.filter(|r| d.metadata.annotations.get(REVISION) != Some(*r)) {
+            // The status is written once the cache shows this version.
+            let body = json!({"metadata": {
+                "resourceVersion": d.metadata.resource_version,
+                "annotations": {REVISION: revision},
+            }});
+            plan.one(Action::merge(&resources::DEPLOYMENTS, &ObjectKey::of(d), body));
+            return plan;
         }
     }
     if new_status != old_status || d.rest.get("status").is_none() {

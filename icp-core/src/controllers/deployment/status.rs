@@ -166,11 +166,11 @@ pub(super) fn progress(
 
 /// The condition ReplicaFailure, taken over from the ReplicaSets.
 pub(super) fn replica_failure(now: Time, all: &[&Rs], status: &mut Status) {
-    let failures = all.iter().filter_map(|rs| {
+    let failure = all.iter().rev().find_map(|rs| {
         let conditions: Vec<Condition> = Vec::deserialize(rs.object.at("/status/conditions")?).ok()?;
         conditions.into_iter().find(|c| c.kind == "ReplicaFailure" && c.is_true())
     });
-    match failures.last() {
+    match failure {
         Some(c) => {
             let c = Condition::new(now, "ReplicaFailure", true, &c.reason, c.message);
             set_condition(&mut status.conditions, updated(now, c));

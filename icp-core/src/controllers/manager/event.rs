@@ -5,6 +5,7 @@ use crate::client::{ClientEffect, ClientEvent, Term};
 /// What happens to the manager.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "the large variant is the common one; it is moved, not kept")]
 pub enum Event {
     /// Begin: seek leadership if so configured, else list and watch at once.
     Start,
@@ -23,6 +24,7 @@ impl From<ClientEvent> for Event {
 /// What the manager wants done.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "the large variant is the common one; it is moved, not kept")]
 pub enum Effect {
     /// A request to the API server.
     Client(ClientEffect),

@@ -4,7 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::api::{Gvr, Object, reason};
+use crate::api::{Gvr, Object, Status, reason};
 use crate::base::Time;
 use crate::client::{ApiError, ApiRequest, ListOptions, ObjectKey, Operation, Reply};
 use crate::controllers::{Action, Cache};
@@ -17,7 +17,7 @@ pub(super) enum Expect {
     /// (KEP-5504).
     Seen { gvr: Gvr, version: u64 },
     /// The object of this uid is gone or going.
-    Gone { gvr: Gvr, key: ObjectKey, uid: String },
+    Gone { gvr: Gvr, key: ObjectKey, uid: String, at_once: bool },
 }
 
 impl Expect {
@@ -27,9 +27,10 @@ impl Expect {
                 // What is not watched cannot be planned from.
                 cache.informers.get(gvr).is_none_or(|i| version_of(i.resource_version()) >= *version)
             }
-            Self::Gone { gvr, key, uid } => {
-                cache.store(gvr).get_key(key).is_none_or(|o| o.metadata.uid != *uid || o.is_terminating())
-            }
+            Self::Gone { gvr, key, uid, at_once } => cache.store(gvr).get_key(key).is_none_or(|o| {
+                o.metadata.uid != *uid
+                    || o.is_terminating() && (!at_once || o.metadata.deletion_grace_period_seconds == Some(0))
+            }),
         }
     }
 
@@ -120,9 +121,15 @@ pub(super) fn stand_in(action: &Action, role: Role) -> Action {
 }
 
 fn tolerated(action: &Action, error: &ApiError) -> bool {
-    // Nothing can be created where everything is being deleted; the namespace controller sees to the rest.
-    let namespace_ends = matches!(error, ApiError::Status(s) if s.code == 403 && s.details.as_ref().is_some_and(|d| d.causes.iter().any(|c| c.reason == "NamespaceTerminating")));
-    namespace_ends || action.tolerate.iter().any(|reason| error.is(reason))
+    action.tolerate.iter().any(|reason| error.is(reason))
+}
+
+/// Nothing can be created where everything is being deleted: that is no news to anybody.
+pub(super) fn namespace_ends(error: &ApiError) -> bool {
+    let ends = |s: &Status| {
+        s.details.as_ref().is_some_and(|d| d.causes.iter().any(|c| c.reason == "NamespaceTerminating"))
+    };
+    matches!(error, ApiError::Status(s) if s.code == 403 && ends(s))
 }
 
 fn unsure(error: &ApiError) -> bool {
@@ -135,9 +142,7 @@ fn unsure(error: &ApiError) -> bool {
 fn expect(request: &ApiRequest, reply: &Reply) -> Option<Expect> {
     let of = |object: &Object| Expect::seen(&request.gvr, &object.metadata.resource_version);
     match (&request.op, reply) {
-        (Operation::Create(_) | Operation::Update(_) | Operation::Patch { .. }, Reply::Object(object))
-            if request.gvr.group != "" || object.kind != "Status" =>
-        {
+        (Operation::Create(_) | Operation::Update(_) | Operation::Patch { .. }, Reply::Object(object)) => {
             // A subresource such as `binding` or `eviction` answers with another kind.
             request
                 .subresource
@@ -153,5 +158,6 @@ fn expect(request: &ApiRequest, reply: &Reply) -> Option<Expect> {
 fn gone(request: &ApiRequest) -> Option<Expect> {
     let Operation::Delete(options) = &request.op else { return None };
     let key = ObjectKey::new(request.namespace.as_deref().unwrap_or(""), request.name.as_deref()?);
-    Some(Expect::Gone { gvr: request.gvr.clone(), key, uid: options.uid.clone()? })
+    let at_once = options.grace_period_seconds == Some(0);
+    Some(Expect::Gone { gvr: request.gvr.clone(), key, uid: options.uid.clone()?, at_once })
 }

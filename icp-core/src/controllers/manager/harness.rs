@@ -10,7 +10,7 @@ use core::cell::RefCell;
 use serde_json::{Value, json};
 
 use super::{Effect, Event, Manager};
-use crate::api::{Gvr, Object, Status, reason, resources};
+use crate::api::{Gvr, Object, Status, StatusCause, StatusDetails, reason, resources};
 use crate::base::{Duration, Machine, Rng, Time};
 use crate::client::{
     ApiError, ApiRequest, ClientEffect, ClientEvent, ObjectKey, Operation, PatchKind, Propagation, Reply,
@@ -24,6 +24,7 @@ enum Message {
     Tell(u64, ClientEvent),
     /// The kubelet looks at a pod.
     Kubelet(ObjectKey, String),
+    Heartbeat(String),
     Boot,
 }
 
@@ -65,7 +66,8 @@ pub(crate) struct World {
     epoch: u64,
     /// The last watch message is delivered before the next.
     watch_due: BTreeMap<RequestId, Time>,
-    pub(crate) kubelet: bool,
+    /// Nodes whose kubelet lives; pods are placed on them in turn.
+    pub(crate) alive: Vec<String>,
 }
 
 fn refuse(code: u16, reason: &str, message: &str) -> Answer {
@@ -93,7 +95,7 @@ impl World {
             sent: 0,
             epoch: 0,
             watch_due: BTreeMap::new(),
-            kubelet: true,
+            alive: alloc::vec!["w1".into()],
         };
         world.post(Duration::ZERO, Message::Boot);
         world
@@ -218,12 +220,10 @@ impl World {
                 self.perform(out);
             }
             Message::Tell(epoch, event) => {
-                if epoch == self.epoch {
-                    if let Some(manager) = &mut self.manager {
-                        let mut out = Vec::new();
-                        manager.on(self.now, event.into(), &mut out);
-                        self.perform(out);
-                    }
+                if let Some(manager) = self.manager.as_mut().filter(|_| epoch == self.epoch) {
+                    let mut out = Vec::new();
+                    manager.on(self.now, event.into(), &mut out);
+                    self.perform(out);
                 }
             }
             Message::Serve(epoch, id, request) if matches!(request.op, Operation::Watch(_)) => {
@@ -253,6 +253,7 @@ impl World {
                     self.post(Duration::from_secs(1), Message::Boot);
                 }
             }
+            Message::Heartbeat(node) => self.heartbeat(&node),
             Message::Kubelet(key, uid) => self.kubelet_sees(&key, &uid),
         }
     }
@@ -263,18 +264,53 @@ impl World {
             return;
         };
         let mut next = Object::clone(pod);
+        let node = String::from(pod.str_at("/spec/nodeName"));
+        if !node.is_empty() && !self.alive.contains(&node) || self.alive.is_empty() {
+            return;
+        }
         if pod.is_terminating() {
             self.remove(&resources::PODS, key);
         } else if next.str_at("/status/phase") != "Running" {
             let now = self.now.to_rfc3339();
             next.rest.insert(
                 "status".into(),
-                json!({"phase": "Running", "podIP": "10.0.0.1", "conditions": [
+                json!({"phase": "Running", "podIP": format!("10.0.{}.{}", self.revision / 250, self.revision % 250), "conditions": [
                 {"type": "Ready", "status": "True", "lastTransitionTime": now}]}),
             );
-            crate::controllers::support::set(&mut next, "spec", "nodeName", json!("w1"));
+            if node.is_empty() {
+                let node = self.alive[self.rng.below(self.alive.len() as u64) as usize].clone();
+                crate::controllers::support::set(&mut next, "spec", "nodeName", json!(node));
+            }
             self.store(&resources::PODS, next, WatchKind::Modified);
         }
+    }
+
+    /// A node that reports every ten seconds as long as it is `alive`.
+    pub(crate) fn add_node(&mut self, name: &str) {
+        self.create(
+            &resources::NODES,
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]}}),
+        );
+        self.create(
+            &resources::LEASES,
+            json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": name, "namespace": "kube-node-lease"}, "spec": {}}),
+        );
+        self.post(Duration::ZERO, Message::Heartbeat(name.into()));
+    }
+
+    fn heartbeat(&mut self, name: &str) {
+        if self.alive.iter().any(|n| n == name) {
+            let stamp = self.now.to_rfc3339_micros();
+            self.patch(&resources::LEASES, "kube-node-lease", name, json!({"spec": {"renewTime": stamp}}));
+            if !crate::controllers::support::is_ready(self.get(&resources::NODES, "", name).unwrap()) {
+                let ready =
+                    json!({"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": stamp}]});
+                self.patch_status(&resources::NODES, "", name, json!({"status": ready}));
+            }
+        }
+        self.post(Duration::from_secs(10), Message::Heartbeat(name.into()));
     }
 
     fn deliver(&mut self) {
@@ -314,7 +350,7 @@ impl World {
             self.objects.insert((gvr.clone(), key.clone()), Arc::clone(&object));
         }
         self.log.push((gvr.clone(), WatchEvent { kind, object: Arc::clone(&object) }));
-        if *gvr == resources::PODS && kind != WatchKind::Deleted && self.kubelet {
+        if *gvr == resources::PODS && kind != WatchKind::Deleted {
             let delay = Duration::from_millis(100 + self.rng.below(3000));
             self.post(delay, Message::Kubelet(key, object.metadata.uid.clone()));
         }
@@ -323,10 +359,9 @@ impl World {
     }
 
     fn remove(&mut self, gvr: &Gvr, key: &ObjectKey) {
-        if let Some(object) = self.objects.get(&(gvr.clone(), key.clone())).cloned() {
-            if object.metadata.finalizers.is_empty() {
-                self.store(gvr, Object::clone(&object), WatchKind::Deleted);
-            }
+        let object = self.objects.get(&(gvr.clone(), key.clone())).cloned();
+        if let Some(object) = object.filter(|o| o.metadata.finalizers.is_empty()) {
+            self.store(gvr, Object::clone(&object), WatchKind::Deleted);
         }
     }
 
@@ -423,6 +458,13 @@ impl World {
         assert!(!object.metadata.name.is_empty(), "a name that the client chose: {object:?}");
         if self.objects.contains_key(&(gvr.clone(), ObjectKey::of(&object))) {
             return refuse(409, reason::ALREADY_EXISTS, "exists");
+        }
+        let namespace = self.get(&resources::NAMESPACES, "", &object.metadata.namespace);
+        if namespace.is_some_and(|ns| ns.is_terminating()) {
+            let mut status = Status::failure(403, reason::FORBIDDEN, "namespace is being terminated");
+            let cause = StatusCause { reason: "NamespaceTerminating".into(), ..StatusCause::default() };
+            status.details = Some(StatusDetails { causes: alloc::vec![cause], ..StatusDetails::default() });
+            return Err(ApiError::Status(status));
         }
         object.metadata.uid = self.rng.uuid();
         object.metadata.creation_timestamp = Some(self.now);

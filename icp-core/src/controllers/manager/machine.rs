@@ -7,7 +7,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::execute::{Role, Run, Verdict, judge, stand_in};
+use super::execute::{Role, Run, Verdict, judge, namespace_ends, stand_in};
 use super::{Effect, Event};
 use crate::api::{Gvr, resources};
 use crate::base::{Backoff, Duration, Machine, Rng, Time, TimingWheel};
@@ -204,6 +204,7 @@ impl Manager {
         self.events_open.clear();
         for slot in &mut self.slots {
             slot.queue.clear();
+            slot.controller.reset();
             slot.streaks.clear();
         }
     }
@@ -213,6 +214,9 @@ impl Manager {
             self.slots.iter().flat_map(|s| s.needs.iter().chain(&s.optional)).cloned().collect();
         for gvr in wanted {
             self.follow(now, &gvr, out);
+        }
+        for slot in &mut self.slots {
+            slot.controller.first_keys().into_iter().for_each(|key| slot.queue.add(key));
         }
     }
 
@@ -242,10 +246,10 @@ impl Manager {
         | ClientEvent::WatchClosed { id, .. }) = &event;
         if let Some(gvr) = self.informer_of.get(&block_of(*id)).cloned() {
             self.on_watched(now, &gvr, &event, out);
-        } else if let ClientEvent::Reply { id, result } = event {
-            if !self.events_open.remove(&id) {
-                self.on_answer(now, id, &result, out);
-            }
+        } else if let ClientEvent::Reply { id, result } = event
+            && !self.events_open.remove(&id)
+        {
+            self.on_answer(now, id, &result, out);
         }
     }
 
@@ -314,7 +318,9 @@ impl Manager {
                 run.open -= 1;
                 run.failed = true;
                 run.expects.extend(expect);
-                if let (Some(note), Err(e)) = (action.failure, answer) {
+                if let (Some(note), Err(e)) = (action.failure, answer)
+                    && !namespace_ends(e)
+                {
                     self.tell(now, at, &with_error(note, e), out);
                 }
             }
@@ -443,8 +449,7 @@ impl Manager {
     /// Plans keys that are ready, as long as there is room for requests.
     fn pump(&mut self, now: Time, out: &mut Vec<Effect>) {
         for at in 0..self.slots.len() {
-            loop {
-                let Some(slot) = self.slots.get_mut(at) else { break };
+            while let Some(slot) = self.slots.get_mut(at) {
                 if self.flights.len() >= IN_FLIGHT_MAX || !slot.needs.iter().all(|gvr| self.cache.synced(gvr))
                 {
                     break;

@@ -8,9 +8,11 @@ use super::Manager;
 use super::harness::{Faults, World};
 use crate::api::resources;
 use crate::base::{Duration, Rng};
-use crate::client::{ApiRequest, DeleteOptions, Operation};
-use crate::controllers::support::is_active;
-use crate::controllers::{ManagerConfig, deployment, replicaset};
+use alloc::string::String;
+
+use crate::client::{ApiRequest, DeleteOptions, LeaderElectorConfig, Operation, Propagation};
+use crate::controllers::support::{is_active, is_ready};
+use crate::controllers::{ManagerConfig, deployment, node, replicaset};
 
 fn workloads(epoch: u64) -> Manager {
     Manager::with_controllers(
@@ -143,4 +145,207 @@ fn a_pod_that_goes_is_replaced_once() {
     world.settle(Duration::from_secs(600), Duration::from_secs(20));
     assert_eq!(world.pods_created, 4);
     assert_done(&mut world, 3, "v1");
+}
+
+fn everything(epoch: u64) -> Manager {
+    let config = ManagerConfig {
+        root_ca: "PEM".into(),
+        cluster_cidrs: vec![node::CidrAllocator::new("10.244.0.0/16".parse().unwrap(), 24).unwrap()],
+        ..ManagerConfig::default()
+    };
+    Manager::new(config, Rng::new(7).child(&alloc::format!("{epoch}")))
+}
+
+/// Two nodes, a namespace with a Deployment and a Service.
+fn cluster(seed: u64, faults: Faults) -> World {
+    let mut world = World::new(seed, faults, everything);
+    world.alive = vec!["w1".into(), "w2".into()];
+    world.add_node("w1");
+    world.add_node("w2");
+    world.create(
+        &resources::NAMESPACES,
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"},
+        "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}),
+    );
+    world.create(&resources::DEPLOYMENTS, deployment(4, "v1"));
+    world.create(&resources::SERVICES, json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "web", "namespace": "default", "labels": {"a": "b"}},
+        "spec": {"selector": {"app": "web"}, "clusterIP": "10.1.0.1", "ports": [{"name": "http", "port": 80, "targetPort": 8080}]}}));
+    world.run_for(Duration::from_secs(30));
+    world
+}
+
+fn ready_addresses(world: &World) -> Vec<String> {
+    let slices = world.all(&resources::ENDPOINT_SLICES);
+    let endpoints = slices.iter().flat_map(|s| s.rest["endpoints"].as_array().unwrap().clone());
+    let mut all: Vec<String> = endpoints
+        .filter(|e| e["conditions"]["ready"] == true)
+        .map(|e| e["addresses"][0].as_str().unwrap().into())
+        .collect();
+    all.sort();
+    all
+}
+
+fn pod_addresses(world: &World) -> Vec<String> {
+    let pods = world.all(&resources::PODS);
+    let mut all: Vec<String> = pods
+        .iter()
+        .filter(|p| is_active(p) && is_ready(p))
+        .map(|p| p.str_at("/status/podIP").into())
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn a_cluster_comes_up() {
+    for seed in 0..8 {
+        let world =
+            cluster(seed, Faults { delay_ms: 1 + 100 * seed, lost_per_million: 20_000, ..Faults::default() });
+        assert_eq!(pod_addresses(&world).len(), 4);
+        assert_eq!(ready_addresses(&world), pod_addresses(&world));
+        let endpoints = world.get(&resources::ENDPOINTS, "default", "web").unwrap();
+        assert_eq!(endpoints.rest["subsets"][0]["addresses"].as_array().unwrap().len(), 4);
+        assert_eq!(endpoints.rest["subsets"][0]["ports"][0]["port"], 8080);
+        assert!(world.get(&resources::SERVICE_ACCOUNTS, "default", "default").is_some());
+        assert_eq!(
+            world.get(&resources::CONFIG_MAPS, "default", "kube-root-ca.crt").unwrap().rest["data"]["ca.crt"],
+            "PEM"
+        );
+        let mut cidrs: Vec<String> =
+            world.all(&resources::NODES).iter().map(|n| n.str_at("/spec/podCIDR").into()).collect();
+        cidrs.sort();
+        assert_eq!(cidrs, ["10.244.0.0/24", "10.244.1.0/24"]);
+    }
+}
+
+#[test]
+fn pods_of_a_silent_node_run_elsewhere_and_the_node_comes_back() {
+    let mut world = cluster(3, Faults { delay_ms: 20, ..Faults::default() });
+    let on = |world: &World, node: &str| {
+        let pods = world.all(&resources::PODS);
+        pods.iter().filter(|p| is_active(p) && p.str_at("/spec/nodeName") == node).count()
+    };
+    assert!(on(&world, "w1") > 0 && on(&world, "w2") > 0);
+    world.alive = vec!["w2".into()];
+    world.run_for(Duration::from_secs(70));
+    let node = world.get(&resources::NODES, "", "w1").unwrap().clone();
+    assert!(!is_ready(&node));
+    let taints: Vec<_> = node
+        .at("/spec/taints")
+        .unwrap()
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|t| (t["key"].clone(), t["effect"].clone()))
+        .collect();
+    assert_eq!(
+        taints,
+        [
+            (json!("node.kubernetes.io/unreachable"), json!("NoSchedule")),
+            (json!("node.kubernetes.io/unreachable"), json!("NoExecute"))
+        ]
+    );
+    // Pods without tolerations leave at once; those that replace them are in the Service.
+    assert_eq!((on(&world, "w1"), on(&world, "w2")), (0, 4));
+    assert_eq!(ready_addresses(&world), pod_addresses(&world));
+    world.alive = vec!["w1".into(), "w2".into()];
+    world.run_for(Duration::from_secs(60));
+    let node = world.get(&resources::NODES, "", "w1").unwrap();
+    assert!(is_ready(node) && node.at("/spec/taints").unwrap().as_array().unwrap().is_empty());
+    // The node object goes: what was left on it goes with it.
+    assert_eq!(on(&world, "w2"), 4);
+}
+
+#[test]
+fn deleting_a_deployment_takes_everything_below_it() {
+    for propagation in [Propagation::Background, Propagation::Foreground] {
+        for seed in 0..6 {
+            let mut world = cluster(
+                seed,
+                Faults { delay_ms: 1 + 200 * seed, watch_breaks_per_million: 10_000, ..Faults::default() },
+            );
+            let options = DeleteOptions { propagation: Some(propagation), ..DeleteOptions::default() };
+            world.user(&ApiRequest::object(
+                &resources::DEPLOYMENTS,
+                "default",
+                "web",
+                Operation::Delete(options),
+            ));
+            world.run_for(Duration::from_secs(90));
+            for gvr in [resources::DEPLOYMENTS, resources::REPLICA_SETS, resources::PODS] {
+                assert!(world.all(&gvr).is_empty(), "{gvr} {propagation:?} {seed} {:#?}", world.trace);
+            }
+            assert!(ready_addresses(&world).is_empty());
+        }
+    }
+}
+
+#[test]
+fn orphans_stay() {
+    let mut world = cluster(1, Faults { delay_ms: 20, ..Faults::default() });
+    let options = DeleteOptions { propagation: Some(Propagation::Orphan), ..DeleteOptions::default() };
+    world.user(&ApiRequest::object(&resources::DEPLOYMENTS, "default", "web", Operation::Delete(options)));
+    world.run_for(Duration::from_secs(60));
+    assert!(world.all(&resources::DEPLOYMENTS).is_empty());
+    let sets = world.all(&resources::REPLICA_SETS);
+    assert_eq!((sets.len(), world.all(&resources::PODS).len()), (1, 4));
+    assert!(sets[0].metadata.owner_references.is_empty());
+    // A Deployment of the same selector adopts what was left, and makes nothing new.
+    let created = world.pods_created;
+    world.create(&resources::DEPLOYMENTS, deployment(4, "v1"));
+    world.run_for(Duration::from_secs(30));
+    assert_eq!(world.pods_created, created);
+    assert_eq!(world.all(&resources::REPLICA_SETS).len(), 1);
+    assert!(world.all(&resources::REPLICA_SETS)[0].controller().is_some());
+}
+
+#[test]
+fn a_namespace_goes_with_all_it_holds() {
+    for seed in 0..6 {
+        let mut world =
+            cluster(seed, Faults { delay_ms: 1 + 100 * seed, lost_per_million: 20_000, ..Faults::default() });
+        world.user(&ApiRequest::object(
+            &resources::NAMESPACES,
+            "",
+            "default",
+            Operation::Delete(DeleteOptions::default()),
+        ));
+        world.run_for(Duration::from_secs(120));
+        assert!(world.get(&resources::NAMESPACES, "", "default").is_none(), "{:#?}", world.trace);
+        let left: Vec<_> = world
+            .objects
+            .keys()
+            .filter(|(gvr, k)| k.namespace == "default" && gvr.resource != "events")
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+        let order = |what: &str| world.trace.iter().position(|t| t.starts_with(what)).unwrap();
+        assert!(order("delete pods/ default") < order("delete networkpolicies/ default"));
+    }
+}
+
+#[test]
+fn two_managers_one_leader() {
+    fn elected(epoch: u64) -> Manager {
+        let identity = alloc::format!("m{epoch}");
+        let config = ManagerConfig {
+            leader_election: Some(LeaderElectorConfig::new(
+                "kube-system",
+                "kube-controller-manager",
+                &identity,
+            )),
+            ..ManagerConfig::default()
+        };
+        Manager::new(config, Rng::new(1).child(&identity))
+    }
+    let mut world =
+        World::new(1, Faults { delay_ms: 20, crash_after_write: Some(6), ..Faults::default() }, elected);
+    world.add_node("w1");
+    world.create(&resources::DEPLOYMENTS, deployment(3, "v1"));
+    world.run_for(Duration::from_secs(60));
+    // The second incarnation waited for the Lease of the first, and finished its work.
+    let lease = world.get(&resources::LEASES, "kube-system", "kube-controller-manager").unwrap();
+    assert_eq!(lease.at("/spec/leaseTransitions").unwrap(), 1);
+    assert_eq!(world.pods_created, 3);
+    assert!(world.manager.as_ref().unwrap().leading(world.now).is_some());
 }

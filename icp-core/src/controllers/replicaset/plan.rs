@@ -313,6 +313,10 @@ impl Controller for ReplicaSets {
         ]
     }
 
+    fn reset(&mut self) {
+        self.failures.clear();
+    }
+
     fn concerns(&mut self, _now: Time, cache: &Cache, gvr: &Gvr, delta: &Delta, keys: &mut Vec<ObjectKey>) {
         if *gvr == self.gvr {
             if matches!(delta, Delta::Deleted(_)) {

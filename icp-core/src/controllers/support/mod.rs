@@ -17,13 +17,13 @@ pub(crate) use conditions::{Condition, condition, set_condition};
 pub(crate) use hash::template_hash;
 pub(crate) use numbers::{IntOrPercent, resolve_fenceposts};
 pub(crate) use pods::{
-    Availability, PodPhase, PodView, availability, deletion_order, is_active, is_ready, node_ranks,
-    pod_from_template,
+    Availability, PodPhase, PodView, availability, deletion_order, disruption_target, fail_pod, is_active,
+    is_ready, node_ranks, pod_from_template,
 };
 pub(crate) use resources::custom_resource;
 
 use crate::api::{Object, OwnerReference, labels::Selector};
-use crate::base::{Rng, Time};
+use crate::base::Rng;
 use crate::client::IndexFn;
 
 /// Characters of a generated suffix (`k8s.io/apiserver/pkg/storage/names`).
@@ -71,11 +71,6 @@ pub(crate) fn orphans() -> IndexFn {
 /// The number at a JSON pointer.
 pub(crate) fn int_at(object: &Object, pointer: &str) -> Option<i64> {
     object.at(pointer).and_then(Value::as_i64)
-}
-
-/// The time at a JSON pointer.
-pub(crate) fn time_at(object: &Object, pointer: &str) -> Option<Time> {
-    object.str_at(pointer).parse().ok()
 }
 
 /// Sets `field` of the part `part` (`spec`, `status`) of an object; a part that is not a map is replaced.

@@ -8,9 +8,11 @@ use core::cmp::Ordering;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::conditions::{Condition, condition};
-use crate::api::{Object, ObjectMeta, OwnerReference};
+use super::conditions::{Condition, condition, set_condition};
+use crate::api::{Object, ObjectMeta, OwnerReference, reason, resources};
 use crate::base::{Duration, Rng, Time};
+use crate::client::Operation;
+use crate::controllers::Action;
 
 /// `status.phase`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,4 +167,24 @@ pub(crate) fn node_ranks(pods: &[Arc<Object>], family: &[Arc<Object>]) -> Vec<us
             family.iter().filter(|p| is_active(p) && p.str_at("/spec/nodeName") == node).count()
         })
         .collect()
+}
+
+/// The pod's status with phase Failed and the condition DisruptionTarget (KEP-3329).
+pub(crate) fn fail_pod(pod: &Object, now: Time, why: &str, message: &str) -> Action {
+    let mut action = disruption_target(pod, now, why, message);
+    if let Operation::Update(object) = &mut action.request.op {
+        let mut next = Object::clone(object);
+        super::set(&mut next, "status", "phase", Value::from("Failed"));
+        *object = Arc::new(next);
+    }
+    action
+}
+
+/// The pod's status with the condition DisruptionTarget: why it is about to be deleted.
+pub(crate) fn disruption_target(pod: &Object, now: Time, why: &str, message: &str) -> Action {
+    let mut view = PodView::of(pod);
+    set_condition(&mut view.conditions, Condition::new(now, "DisruptionTarget", true, why, message));
+    let mut next = pod.clone();
+    super::set(&mut next, "status", "conditions", serde_json::json!(view.conditions));
+    Action::update_status(&resources::PODS, next).tolerating(&[reason::NOT_FOUND])
 }
