@@ -81,7 +81,7 @@ pub async fn serve(
     loop {
         let Ok(permit) = permits.clone().acquire_owned().await else { return Ok(()) };
         let (stream, _) = tokio::select! {
-            _ = stop.wait_for(|on| *on) => return Ok(()),
+            () = stopped(&mut stop) => return Ok(()),
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 // The peer went away, or files ran out for a moment: the listener lives on.
@@ -99,6 +99,11 @@ pub async fn serve(
             drop(permit);
         });
     }
+}
+
+/// Ends when the value is true or its sender is gone.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|on| *on).await);
 }
 
 fn is_passing(error: &io::Error) -> bool {
@@ -158,7 +163,7 @@ async fn http(
     tokio::pin!(connection);
     tokio::select! {
         done = connection.as_mut() => return done,
-        _ = stop.wait_for(|on| *on) => connection.as_mut().graceful_shutdown(),
+        () = stopped(&mut stop) => connection.as_mut().graceful_shutdown(),
     }
     // Watches have no end of their own: after a while the connection is cut.
     tokio::time::timeout(Duration::from_secs(2), connection).await.unwrap_or(Ok(()))
