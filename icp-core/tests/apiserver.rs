@@ -203,7 +203,8 @@ fn status_is_its_own_resource() {
     p["metadata"]["labels"] = json!({"a":"b"});
     let (code, plain) = s.put(&format!("{PODS}/p"), &p);
     assert_eq!((code, plain["status"]["phase"].as_str()), (200, Some("Pending")), "{plain}");
-    let (code, status) = s.merge(&format!("{PODS}/p/status"), &json!({"status":{"phase":"Running"},"spec":{"nodeName":"x"}}));
+    let (code, status) =
+        s.merge(&format!("{PODS}/p/status"), &json!({"status":{"phase":"Running"},"spec":{"nodeName":"x"}}));
     assert_eq!((code, status["status"]["phase"].as_str()), (200, Some("Running")), "{status}");
     assert!(status["spec"].get("nodeName").is_none());
 }
@@ -332,7 +333,11 @@ fn scale_changes_the_replicas() {
     let (code, made) = s.post(deployments, &body);
     assert_eq!((code, made["metadata"]["generation"].as_i64()), (201, Some(1)), "{made}");
     let (code, scale) = s.merge(&format!("{deployments}/d/scale"), &json!({"spec":{"replicas":3}}));
-    assert_eq!((code, scale["spec"]["replicas"].as_i64(), scale["kind"].as_str()), (200, Some(3), Some("Scale")), "{scale}");
+    assert_eq!(
+        (code, scale["spec"]["replicas"].as_i64(), scale["kind"].as_str()),
+        (200, Some(3), Some("Scale")),
+        "{scale}"
+    );
     assert_eq!(s.get(&format!("{deployments}/d")).1["metadata"]["generation"], 2);
 }
 
@@ -347,7 +352,8 @@ fn custom_resources_are_served_as_soon_as_they_are_defined() {
         "versions":[{"name":"v1","served":true,"storage":true,"schema":{"openAPIV3Schema":{"type":"object","x-kubernetes-preserve-unknown-fields":true}}}]}});
     let (code, made) = s.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &definition);
     assert_eq!(code, 201, "{made}");
-    let object = json!({"apiVersion":"stable.example.com/v1","kind":"CronTab","metadata":{"name":"c"},"spec":{"x":1}});
+    let object =
+        json!({"apiVersion":"stable.example.com/v1","kind":"CronTab","metadata":{"name":"c"},"spec":{"x":1}});
     let (code, got) = s.post(path, &object);
     assert_eq!((code, got["spec"]["x"].as_i64()), (201, Some(1)), "{got}");
     assert_eq!(s.get(path).1["kind"], "CronTabList");

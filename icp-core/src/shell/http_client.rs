@@ -99,11 +99,17 @@ impl HttpClient {
         };
         let host = match &self.config.server_name {
             Some(name) => name.clone(),
-            None => endpoint.rsplit_once(':').map_or(endpoint, |(host, _)| host).trim_matches(['[', ']']).to_string(),
+            None => endpoint
+                .rsplit_once(':')
+                .map_or(endpoint, |(host, _)| host)
+                .trim_matches(['[', ']'])
+                .to_string(),
         };
         let name = ServerName::try_from(host).map_err(unreachable_because)?;
-        let stream = TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(unreachable_because)?;
-        let (send, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(unreachable_because)?;
+        let stream =
+            TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(unreachable_because)?;
+        let (send, connection) =
+            builder.handshake(TokioIo::new(stream)).await.map_err(unreachable_because)?;
         tokio::spawn(connection);
         Ok(send)
     }
@@ -155,7 +161,9 @@ impl HttpClient {
         let mut connection = self.connection().await?;
         connection.ready().await.map_err(unreachable_because)?;
         let answer = tokio::time::timeout(REQUEST, connection.send_request(request)).await;
-        answer.map_err(|_| ApiError::Unreachable("the request timed out".into()))?.map_err(unreachable_because)
+        answer
+            .map_err(|_| ApiError::Unreachable("the request timed out".into()))?
+            .map_err(unreachable_because)
     }
 
     /// Sends a request of any path and gives the answer with its whole body.

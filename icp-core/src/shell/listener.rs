@@ -173,7 +173,11 @@ async fn answer(server: ApiServer, request: Request<Incoming>, timeout: Duration
     match tokio::time::timeout(timeout, server.handle(request)).await {
         Ok(response) => response,
         Err(_) => {
-            let status = Status::failure(504, reason::TIMEOUT, "Timeout: request did not complete within the allotted timeout");
+            let status = Status::failure(
+                504,
+                reason::TIMEOUT,
+                "Timeout: request did not complete within the allotted timeout",
+            );
             let mut response = Response::new(Body::from(serde_json::to_vec(&status).unwrap_or_default()));
             *response.status_mut() = http::StatusCode::GATEWAY_TIMEOUT;
             response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/json"));

@@ -69,7 +69,9 @@ pub struct Authority {
 
 impl core::fmt::Debug for Authority {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Authority").field("certificate_pem", &self.identity.certificate_pem).finish_non_exhaustive()
+        f.debug_struct("Authority")
+            .field("certificate_pem", &self.identity.certificate_pem)
+            .finish_non_exhaustive()
     }
 }
 
@@ -85,7 +87,9 @@ fn subject(common_name: &str, organizations: &[&str]) -> DistinguishedName {
 /// Valid from the day before `now`, so that clocks may differ, until `days` after it.
 fn validity(params: &mut CertificateParams, now: Time, days: u64) {
     let day = |time: Time| {
-        let date = jiff::Timestamp::from_second(time.as_secs()).unwrap_or_default().to_zoned(jiff::tz::TimeZone::UTC);
+        let date = jiff::Timestamp::from_second(time.as_secs())
+            .unwrap_or_default()
+            .to_zoned(jiff::tz::TimeZone::UTC);
         let number = |n: i8| u8::try_from(n).unwrap_or(1);
         rcgen::date_time_ymd(i32::from(date.year()), number(date.month()), number(date.day()))
     };
@@ -104,7 +108,8 @@ impl Authority {
         params.distinguished_name = subject(common_name, &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages =
-            [KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature].to_vec();
+            [KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature]
+                .to_vec();
         validity(&mut params, now, AUTHORITY_DAYS);
         let certificate = params.self_signed(&key).map_err(at("authority certificate"))?;
         let identity = Identity { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() };

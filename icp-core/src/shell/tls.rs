@@ -40,7 +40,8 @@ fn certificates(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<'sta
 }
 
 fn key(pem: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|source| TlsError::Pem { what: "private key", source })
+    PrivateKeyDer::from_pem_slice(pem.as_bytes())
+        .map_err(|source| TlsError::Pem { what: "private key", source })
 }
 
 fn roots(ca_pem: &str) -> Result<RootCertStore, TlsError> {
@@ -76,7 +77,11 @@ pub fn server(identity: &Identity, client_ca_pem: Option<&str>) -> Result<Arc<Se
 ///
 /// # Errors
 /// If a PEM text is malformed or key and certificate do not fit.
-pub fn client(ca_pem: &str, identity: Option<&Identity>, protocols: &[&str]) -> Result<Arc<ClientConfig>, TlsError> {
+pub fn client(
+    ca_pem: &str,
+    identity: Option<&Identity>,
+    protocols: &[&str],
+) -> Result<Arc<ClientConfig>, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots(ca_pem)?);
