@@ -1,3 +1,6 @@
+//! Server and client against each other on loopback.
+#![allow(clippy::disallowed_methods, reason = "a test owns its server's task")]
+
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec;
