@@ -10,7 +10,7 @@ use super::{
     ApiError, ApiRequest, ClientEffect, ClientEvent, IdBlock, IndexFn, ListOptions, ObjectKey, Operation,
     Reply, RequestId, RequestIds, Store, WatchEvent, WatchKind,
 };
-use crate::api::{Gvr, Object, reason};
+use crate::api::{Gvr, Object, reason, table};
 use crate::base::{Backoff, Duration, Rng, Time};
 
 /// Items of one page of the list, as client-go's pager asks for.
@@ -331,7 +331,7 @@ impl Informer {
             self.wait(now, true);
             return Vec::new();
         };
-        seen.extend(items.iter().map(|o| (ObjectKey::of(o), Arc::clone(o))));
+        seen.extend(items.iter().map(|o| (ObjectKey::of(o), self.with_kind(o))));
         if let Some(token) = continue_token.as_ref().filter(|t| !t.is_empty()) {
             self.begin_list(Some(token.clone()), seen, out);
             return Vec::new();
@@ -342,6 +342,20 @@ impl Informer {
         self.missing = false;
         self.begin_watch(now, out);
         deltas
+    }
+
+    /// The items of a list do not say their kind where the list does (upstream's typed lists).
+    fn with_kind(&self, object: &Arc<Object>) -> Arc<Object> {
+        let Gvr { group, version, resource } = &self.gvr;
+        match table::find(group, version, resource) {
+            Some(info) if object.kind.is_empty() => {
+                let mut named = Object::clone(object);
+                named.kind.clone_from(&info.kind);
+                named.api_version = info.api_version();
+                Arc::new(named)
+            }
+            _ => Arc::clone(object),
+        }
     }
 
     /// Makes the store equal to `seen` and returns the differences, deletions first.

@@ -65,6 +65,15 @@ fn pages_are_joined_before_anything_is_told() {
 }
 
 #[test]
+fn items_that_do_not_say_their_kind_get_it() {
+    let mut bare = Object::clone(&pod("a", "1", "3"));
+    bare.kind.clear();
+    bare.api_version.clear();
+    let (i, _, _) = watching(&[Arc::new(bare)], "3");
+    assert_eq!(i.get("default", "a"), Some(&pod("a", "1", "3")));
+}
+
+#[test]
 fn watch_events_become_deltas() {
     let (mut i, id, mut out) = watching(&[pod("a", "1", "3")], "3");
     let t = Time::from_secs(1);

@@ -41,6 +41,7 @@ pub(super) struct ServiceSpec {
     kind: String,
     ports: Vec<ServicePort>,
     selector: Option<Value>,
+    #[serde(rename = "clusterIP")]
     pub(super) cluster_ip: String,
     ip_families: Vec<String>,
     pub(super) publish_not_ready_addresses: bool,

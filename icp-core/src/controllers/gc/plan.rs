@@ -106,7 +106,12 @@ impl GarbageCollector {
         let (mut solid, mut waiting, mut questions) = (Vec::new(), Vec::new(), Vec::new());
         for owner in &item.object.metadata.owner_references {
             match self.standing(now, cache, item, owner) {
-                Owner::Solid => solid.push(owner.clone()),
+                Owner::Solid => {
+                    if let Some(Verified::PresentUntil(until)) = self.verified.get(&owner.uid) {
+                        plan.again(*until);
+                    }
+                    solid.push(owner.clone());
+                }
                 Owner::Absent => {}
                 Owner::Waiting => waiting.push(owner.clone()),
                 Owner::Unknown(ask) => questions.push(*ask),
@@ -230,8 +235,20 @@ impl Controller for GarbageCollector {
         let key = |uid: &str| ObjectKey::new("", uid);
         match delta {
             Delta::Added(object) | Delta::Updated { new: object, .. } => {
+                let concerned = match delta {
+                    Delta::Updated { old, new } => {
+                        let (old, new) = (&old.metadata, &new.metadata);
+                        old.owner_references != new.owner_references
+                            || old.finalizers != new.finalizers
+                            || old.deletion_timestamp != new.deletion_timestamp
+                    }
+                    _ => true,
+                };
                 self.graph.put(gvr, object);
                 self.verified.remove(uid);
+                if !concerned {
+                    return;
+                }
                 if !object.metadata.owner_references.is_empty() || object.is_terminating() {
                     keys.push(key(uid));
                 }

@@ -76,8 +76,8 @@ pub fn plan(observed: &Observed, config: &NodeLifecycleConfig, now: Time) -> Pla
     } else {
         plan.again(*heartbeat + grace);
     }
-    let ready = condition(&conditions, "Ready").map_or("Unknown", |c| c.status.as_str());
-    let evict = ready != "True" && (*others_ready || has_taint_noexecute(node));
+    let ready = condition(&conditions, "Ready").map_or("", |c| c.status.as_str());
+    let evict = ready != "True" && !ready.is_empty() && (*others_ready || has_taint_noexecute(node));
     let taints = wanted_taints(node, &conditions, ready, evict, now);
     if taints != taints_of(node) {
         let body = json!({"metadata": {"uid": node.metadata.uid, "resourceVersion": node.metadata.resource_version},
@@ -134,6 +134,8 @@ fn wanted_taints(node: &Object, conditions: &[Condition], ready: &str, evict: bo
     let old = taints_of(node);
     let mut want: Vec<(&str, &str)> = match ready {
         "True" => vec![],
+        // It never reported: admission upstream taints it so when it is created.
+        "" => vec![(NOT_READY, "NoSchedule")],
         "False" => vec![(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")],
         _ => vec![(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")],
     };
