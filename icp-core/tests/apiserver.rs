@@ -1,11 +1,16 @@
 //! The API server in this process, without a runtime: what every client may rely on.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "test code outside of a test function"
+)]
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use futures_core::Stream;
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use icp_core::base::{Rng, Time};

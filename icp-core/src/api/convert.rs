@@ -46,19 +46,19 @@ pub fn to_storage(info: &ResourceInfo, object: &mut Value) {
     match info.kind.as_str() {
         "Event" => EVENT.iter().for_each(|(new, core)| rename(map, new, core)),
         "HorizontalPodAutoscaler" => {
-            if let Some(spec) = map.get_mut("spec").and_then(Value::as_object_mut) {
-                if let Some(percent) = spec.remove("targetCPUUtilizationPercentage") {
-                    let metric = json!({ "type": "Resource", "resource": { "name": "cpu",
+            if let Some(spec) = map.get_mut("spec").and_then(Value::as_object_mut)
+                && let Some(percent) = spec.remove("targetCPUUtilizationPercentage")
+            {
+                let metric = json!({ "type": "Resource", "resource": { "name": "cpu",
                         "target": { "type": "Utilization", "averageUtilization": percent } } });
-                    spec.insert("metrics".into(), json!([metric]));
-                }
+                spec.insert("metrics".into(), json!([metric]));
             }
-            if let Some(status) = map.get_mut("status").and_then(Value::as_object_mut) {
-                if let Some(percent) = status.remove("currentCPUUtilizationPercentage") {
-                    let metric = json!({ "type": "Resource", "resource": { "name": "cpu",
+            if let Some(status) = map.get_mut("status").and_then(Value::as_object_mut)
+                && let Some(percent) = status.remove("currentCPUUtilizationPercentage")
+            {
+                let metric = json!({ "type": "Resource", "resource": { "name": "cpu",
                         "current": { "averageUtilization": percent } } });
-                    status.insert("currentMetrics".into(), json!([metric]));
-                }
+                status.insert("currentMetrics".into(), json!([metric]));
             }
         }
         _ => {}

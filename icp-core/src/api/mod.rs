@@ -27,6 +27,6 @@ pub mod validate;
 
 pub use field_error::{FieldError, FieldErrorKind, invalid};
 pub use gvk::{Gvk, Gvr};
-pub use object::{Object, ObjectMeta, OwnerReference};
+pub use object::{Object, ObjectMeta, OwnerReference, set_at};
 pub use quantity::Quantity;
 pub use status::{Status, StatusCause, StatusDetails, reason};

@@ -117,6 +117,38 @@ fn null_is_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'d
     Ok(Option::<T>::deserialize(d)?.unwrap_or_default())
 }
 
+/// Writes one field of an object, and makes the objects on the way to it that are missing or `null`.
+///
+/// A value on the way that is no object stays as it is and nothing is written: validation names such a value, and a
+/// write must not hide it.
+///
+/// ```
+/// use icp_core::api::set_at;
+/// let mut pod = serde_json::json!({"metadata":{"name":"web"},"spec":null,"status":"odd"});
+/// set_at(&mut pod, &["spec", "nodeName"], "w1");
+/// set_at(&mut pod, &["status", "phase"], "Pending");
+/// assert_eq!(pod, serde_json::json!({"metadata":{"name":"web"},"spec":{"nodeName":"w1"},"status":"odd"}));
+/// ```
+pub fn set_at(object: &mut Value, path: &[&str], value: impl Into<Value>) {
+    let Some((last, way)) = path.split_last() else { return };
+    let mut at = object;
+    for field in way {
+        let Some(map) = object_at(at) else { return };
+        at = map.entry(*field).or_insert(Value::Null);
+    }
+    if let Some(map) = object_at(at) {
+        map.insert((*last).into(), value.into());
+    }
+}
+
+/// The fields of an object, or of a `null` that becomes one.
+fn object_at(value: &mut Value) -> Option<&mut Map<String, Value>> {
+    if value.is_null() {
+        *value = Value::Object(Map::new());
+    }
+    value.as_object_mut()
+}
+
 impl Object {
     /// An object of a kind with a name, and nothing else.
     #[must_use]

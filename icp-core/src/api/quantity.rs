@@ -201,7 +201,7 @@ impl FromStr for Quantity {
             value = value.saturating_mul(10);
         }
         let mut inexact = dropped;
-        for _ in 0..(-scale).max(0).min(128) {
+        for _ in 0..(-scale).clamp(0, 128) {
             inexact |= value % 10 != 0;
             value /= 10;
         }

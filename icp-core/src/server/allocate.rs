@@ -186,10 +186,10 @@ impl Context {
         let lower = (usable / 16).min(256);
         for _ in 0..DRAWS_MAX {
             let n = lower + lock(&self.server.0.rng).below(usable.saturating_sub(lower));
-            if let Some(ip) = nth(cidr, n) {
-                if self.server.kv(&ip_key(ip)).await?.is_none() {
-                    return Ok(Some(ip));
-                }
+            if let Some(ip) = nth(cidr, n)
+                && self.server.kv(&ip_key(ip)).await?.is_none()
+            {
+                return Ok(Some(ip));
             }
         }
         let taken = self.taken(ip_key(IpAddr::from([0, 0, 0, 0])).trim_end_matches("0.0.0.0")).await?;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::write::Change;
 use super::{ApiServer, failure, store};
-use crate::api::{Status, reason, table};
+use crate::api::{Status, reason, set_at, table};
 
 mod roles;
 
@@ -123,7 +123,7 @@ impl ApiServer {
                 let mut new = old.clone();
                 for field in fields {
                     if let Some(value) = object.get(field) {
-                        new[field] = value.clone();
+                        set_at(&mut new, &[field], value.clone());
                     }
                 }
                 Ok(new)

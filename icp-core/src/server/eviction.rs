@@ -13,7 +13,7 @@ use super::write::Change;
 use super::{Body, codec, failure, store};
 use crate::api::labels::Selector;
 use crate::api::resources::POD_DISRUPTION_BUDGETS;
-use crate::api::{Status, StatusCause};
+use crate::api::{Status, StatusCause, set_at};
 
 /// Most pods that a budget may have under way.
 const DISRUPTED_PODS_MAX: usize = 2_000;
@@ -63,8 +63,8 @@ fn disrupt(budget: &Value, pod: &str, now: &str) -> Result<Value, Status> {
         ));
     }
     let mut new = budget.clone();
-    new["status"]["disruptionsAllowed"] = (number("/status/disruptionsAllowed") - 1).into();
-    new["status"]["disruptedPods"][pod] = now.into();
+    set_at(&mut new, &["status", "disruptionsAllowed"], number("/status/disruptionsAllowed") - 1);
+    set_at(&mut new, &["status", "disruptedPods", pod], now);
     Ok(new)
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::codec::{meta_str, metadata_mut};
 use super::failure;
 use crate::api::table::ResourceInfo;
-use crate::api::{FieldError, Status, invalid};
+use crate::api::{FieldError, Status, invalid, set_at};
 use crate::base::Time;
 
 /// `metav1.DeleteOptions`, as far as they decide.
@@ -199,9 +199,9 @@ pub(super) fn delete(
         }
     }
     if is_namespace(info) {
-        new["status"] = json!({ "phase": "Terminating" });
+        set_at(&mut new, &["status"], json!({ "phase": "Terminating" }));
         if let Some(conditions) = old.pointer("/status/conditions") {
-            new["status"]["conditions"] = conditions.clone();
+            set_at(&mut new, &["status", "conditions"], conditions.clone());
         }
     }
     if grace == 0 && !is_held(info, &new) {

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::auth::rbac::Attributes;
 use super::context::Context;
 use super::{Body, UserInfo, codec, failure};
-use crate::api::Status;
 use crate::api::resources::PODS;
+use crate::api::{Status, set_at};
 
 fn texts(value: Option<&Value>) -> Vec<String> {
     let list = value.and_then(Value::as_array).into_iter().flatten();
@@ -25,17 +25,17 @@ impl Context {
     pub(super) async fn review(&mut self, body: &[u8]) -> Result<Response<Body>, Status> {
         let kind = self.info.kind.clone();
         let mut review = self.decode_other(body, &kind)?;
-        review["kind"] = kind.as_str().into();
-        review["apiVersion"] = self.info.api_version().into();
+        set_at(&mut review, &["kind"], kind.as_str());
+        set_at(&mut review, &["apiVersion"], self.info.api_version());
         if review.get("metadata").is_none() {
-            review["metadata"] = json!({});
+            set_at(&mut review, &["metadata"], json!({}));
         }
-        match kind.as_str() {
-            "SelfSubjectReview" => review["status"] = json!({ "userInfo": self.user.to_value() }),
-            "TokenReview" => review["status"] = self.token_review(&review).await,
+        let status = match kind.as_str() {
+            "SelfSubjectReview" => json!({ "userInfo": self.user.to_value() }),
+            "TokenReview" => self.token_review(&review).await,
             "SelfSubjectAccessReview" => {
                 let user = self.user.clone();
-                review["status"] = self.access(&user, &review).await?;
+                self.access(&user, &review).await?
             }
             "SubjectAccessReview" | "LocalSubjectAccessReview" => {
                 if kind == "LocalSubjectAccessReview"
@@ -51,9 +51,9 @@ impl Context {
                     groups: texts(review.pointer("/spec/groups")),
                     ..UserInfo::default()
                 };
-                review["status"] = self.access(&user, &review).await?;
+                self.access(&user, &review).await?
             }
-            "SelfSubjectRulesReview" => review["status"] = self.rules_review(&review).await?,
+            "SelfSubjectRulesReview" => self.rules_review(&review).await?,
             "Binding" => {
                 let name = codec::meta_str(&review, "name").to_string();
                 let pods = super::store::builtin(&PODS).ok_or_else(failure::no_such_path)?;
@@ -62,7 +62,8 @@ impl Context {
                 return context.bind(body).await;
             }
             other => return Err(failure::internal(alloc::format!("{other} is not answered"))),
-        }
+        };
+        set_at(&mut review, &["status"], status);
         Ok(self.respond_object(201, &review))
     }
 

@@ -13,7 +13,7 @@ use super::context::Context;
 use super::write::Change;
 use super::{Body, codec, failure};
 use crate::api::schema::{BodyFormat, Schema, decode_with};
-use crate::api::{FieldError, Status, invalid, patch};
+use crate::api::{FieldError, Status, invalid, patch, set_at};
 use crate::client::PatchKind;
 
 /// Shortest life of a requested token, in seconds (`TokenRequest` validation upstream).
@@ -117,9 +117,9 @@ impl Context {
         let version = codec::meta_str(&scale, "resourceVersion").to_string();
         let change = Change::With(Box::new(move |old| {
             let mut new = old.clone();
-            new["spec"]["replicas"] = replicas.into();
+            set_at(&mut new, &["spec", "replicas"], replicas);
             if !version.is_empty() {
-                new["metadata"]["resourceVersion"] = version.as_str().into();
+                set_at(&mut new, &["metadata", "resourceVersion"], version.as_str());
             }
             Ok(new)
         }));
@@ -136,9 +136,9 @@ impl Context {
         let version = codec::meta_str(&object, "resourceVersion").to_string();
         let change = Change::With(Box::new(move |old| {
             let mut new = old.clone();
-            new["spec"]["finalizers"] = finalizers.clone();
+            set_at(&mut new, &["spec", "finalizers"], finalizers.clone());
             if !version.is_empty() {
-                new["metadata"]["resourceVersion"] = version.as_str().into();
+                set_at(&mut new, &["metadata", "resourceVersion"], version.as_str());
             }
             Ok(new)
         }));
@@ -157,14 +157,14 @@ impl Context {
             Change::With(Box::new(move |old| {
                 let patched = patch::apply(&info, kind, old, &p).map_err(|e| e.to_status())?;
                 let mut new = old.clone();
-                new["status"]["conditions"] = conditions(&patched).unwrap_or(Value::Null);
+                set_at(&mut new, &["status", "conditions"], conditions(&patched).unwrap_or(Value::Null));
                 Ok(new)
             }))
         } else {
             let object = self.decode(body)?;
             Change::With(Box::new(move |old| {
                 let mut new = old.clone();
-                new["status"]["conditions"] = conditions(&object).unwrap_or(Value::Null);
+                set_at(&mut new, &["status", "conditions"], conditions(&object).unwrap_or(Value::Null));
                 Ok(new)
             }))
         };
@@ -180,7 +180,7 @@ impl Context {
             let mut new = old.clone();
             if ephemeral {
                 if let Some(list) = wanted.pointer("/spec/ephemeralContainers") {
-                    new["spec"]["ephemeralContainers"] = list.clone();
+                    set_at(&mut new, &["spec", "ephemeralContainers"], list.clone());
                 }
                 return new;
             }
@@ -189,7 +189,11 @@ impl Context {
             let own = new.pointer_mut("/spec/containers").and_then(Value::as_array_mut);
             for container in own.into_iter().flatten() {
                 if let Some(w) = wanted.iter().find(|w| w.get("name") == container.get("name")) {
-                    container["resources"] = w.get("resources").cloned().unwrap_or_else(|| json!({}));
+                    set_at(
+                        container,
+                        &["resources"],
+                        w.get("resources").cloned().unwrap_or_else(|| json!({})),
+                    );
                 }
             }
             new
@@ -244,19 +248,20 @@ impl Context {
                 return conflict(&format!("pod {name} has non-empty .spec.schedulingGates"));
             }
             let mut new = old.clone();
-            new["spec"]["nodeName"] = node.as_str().into();
+            set_at(&mut new, &["spec", "nodeName"], node.as_str());
             for (k, v) in annotations.iter().flatten() {
-                new["metadata"]["annotations"][k] = v.clone();
+                set_at(&mut new, &["metadata", "annotations", k], v.clone());
             }
             let scheduled = json!({
                 "type": "PodScheduled", "status": "True", "lastProbeTime": null,
                 "lastTransitionTime": now.to_rfc3339(),
             });
-            let conditions = new["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let conditions =
+                new.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
             let mut conditions: Vec<Value> =
                 conditions.into_iter().filter(|c| c.get("type") != scheduled.get("type")).collect();
             conditions.push(scheduled);
-            new["status"]["conditions"] = conditions.into();
+            set_at(&mut new, &["status", "conditions"], conditions);
             Ok(new)
         }));
         self.change(&change).await?;
@@ -311,7 +316,7 @@ impl Context {
                 );
                 return Err(failure::conflict(info, text("name"), &why));
             }
-            private[field] = json!({ "name": text("name"), "uid": uid });
+            set_at(&mut private, &[field], json!({ "name": text("name"), "uid": uid }));
         }
         let now = self.now.as_secs();
         let claims = json!({
@@ -322,13 +327,17 @@ impl Context {
         });
         let key = self.server.token_key().ok_or_else(|| failure::internal("no key to sign tokens with"))?;
         let token = key.sign(&claims).map_err(|e| failure::internal(e.to_string()))?;
-        request["kind"] = "TokenRequest".into();
-        request["apiVersion"] = "authentication.k8s.io/v1".into();
-        request["metadata"] = json!({ "name": self.request.name, "namespace": namespace });
-        request["spec"]["audiences"] = audiences.into();
-        request["spec"]["expirationSeconds"] = secs.into();
+        set_at(&mut request, &["kind"], "TokenRequest");
+        set_at(&mut request, &["apiVersion"], "authentication.k8s.io/v1");
+        set_at(&mut request, &["metadata"], json!({ "name": self.request.name, "namespace": namespace }));
+        set_at(&mut request, &["spec", "audiences"], audiences);
+        set_at(&mut request, &["spec", "expirationSeconds"], secs);
         let expires = crate::base::Time::from_secs(now + secs);
-        request["status"] = json!({ "token": token, "expirationTimestamp": expires.to_rfc3339() });
+        set_at(
+            &mut request,
+            &["status"],
+            json!({ "token": token, "expirationTimestamp": expires.to_rfc3339() }),
+        );
         Ok(self.respond_value(201, &request))
     }
 }

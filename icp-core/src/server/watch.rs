@@ -17,7 +17,7 @@ use super::context::Context;
 use super::negotiate::Accept;
 use super::read::Filter;
 use super::{Body, codec, failure};
-use crate::api::{Status, printer};
+use crate::api::{Status, printer, set_at};
 use crate::base::{Duration, Time};
 use crate::client::WatchKind;
 use crate::storage::{KeyRange, RangeRequest, Revision, StorageError};
@@ -171,7 +171,7 @@ impl Context {
     fn bookmark(&self, revision: Revision, initial_events_end: bool) -> Bytes {
         let mut meta = json!({ "resourceVersion": revision.to_string(), "creationTimestamp": null });
         if initial_events_end {
-            meta["annotations"] = json!({ INITIAL_EVENTS_END: "true" });
+            set_at(&mut meta, &["annotations"], json!({ INITIAL_EVENTS_END: "true" }));
         }
         let (kind, api_version) = match self.accept {
             Accept::Json | Accept::Yaml => (self.info.kind.as_str(), self.info.api_version()),
@@ -180,7 +180,7 @@ impl Context {
         };
         let mut object = json!({ "kind": kind, "apiVersion": api_version, "metadata": meta });
         if self.accept == Accept::Table {
-            object["rows"] = json!([]);
+            set_at(&mut object, &["rows"], json!([]));
         }
         codec::watch_frame(WatchKind::Bookmark, &serde_json::to_vec(&object).unwrap_or_default())
     }

@@ -98,10 +98,10 @@ pub(super) fn apply(info: &ResourceInfo, object: &mut Value) {
             let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
             let name = Value::from(name);
             let named = name.as_str().is_some_and(|n| !n.is_empty());
-            if let Some(meta) = object_at(object, "metadata").filter(|_| named) {
-                if let Some(labels) = object_at(meta, "labels").and_then(Value::as_object_mut) {
-                    labels.insert("kubernetes.io/metadata.name".into(), name);
-                }
+            if let Some(meta) = object_at(object, "metadata").filter(|_| named)
+                && let Some(labels) = object_at(meta, "labels").and_then(Value::as_object_mut)
+            {
+                labels.insert("kubernetes.io/metadata.name".into(), name);
             }
         }
         "Node" => {
@@ -151,10 +151,10 @@ fn stateful_set(object: &mut Value) {
     fill(object, tables::STATEFUL_SET);
     at(object, "spec", |s| {
         at(s, "updateStrategy", |st| {
-            if text(st, "type") == "RollingUpdate" {
-                if let Some(rolling) = object_at(st, "rollingUpdate") {
-                    set(rolling, "partition", 0);
-                }
+            if text(st, "type") == "RollingUpdate"
+                && let Some(rolling) = object_at(st, "rollingUpdate")
+            {
+                set(rolling, "partition", 0);
             }
         });
         each(s, "volumeClaimTemplates", |c| {
@@ -182,10 +182,10 @@ fn service(object: &mut Value) {
                 map.insert("targetPort".into(), port);
             }
         });
-        if text(s, "sessionAffinity") == "ClientIP" {
-            if let Some(ip) = object_at(s, "sessionAffinityConfig").and_then(|c| object_at(c, "clientIP")) {
-                set(ip, "timeoutSeconds", 10_800);
-            }
+        if text(s, "sessionAffinity") == "ClientIP"
+            && let Some(ip) = object_at(s, "sessionAffinityConfig").and_then(|c| object_at(c, "clientIP"))
+        {
+            set(ip, "timeoutSeconds", 10_800);
         }
         if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
             set_text(s, "externalTrafficPolicy", "Cluster");

@@ -35,28 +35,28 @@ pub fn apply(info: &ResourceInfo, object: &mut Value) {
 
 /// Sets a field of an object if it is missing or null.
 fn set(object: &mut Value, field: &str, value: impl Into<Value>) {
-    if let Some(map) = object.as_object_mut() {
-        if map.get(field).is_none_or(Value::is_null) {
-            map.insert(field.into(), value.into());
-        }
+    if let Some(map) = object.as_object_mut()
+        && map.get(field).is_none_or(Value::is_null)
+    {
+        map.insert(field.into(), value.into());
     }
 }
 
 /// Sets a field if it is missing, null or the empty text: fields that are no pointers upstream.
 fn set_text(object: &mut Value, field: &str, value: &str) {
-    if let Some(map) = object.as_object_mut() {
-        if map.get(field).is_none_or(|v| v.is_null() || v.as_str() == Some("")) {
-            map.insert(field.into(), value.into());
-        }
+    if let Some(map) = object.as_object_mut()
+        && map.get(field).is_none_or(|v| v.is_null() || v.as_str() == Some(""))
+    {
+        map.insert(field.into(), value.into());
     }
 }
 
 /// Sets a number if it is missing or zero: fields that are no pointers upstream.
 fn set_number(object: &mut Value, field: &str, value: i64) {
-    if let Some(map) = object.as_object_mut() {
-        if map.get(field).is_none_or(|v| v.is_null() || v.as_i64() == Some(0)) {
-            map.insert(field.into(), value.into());
-        }
+    if let Some(map) = object.as_object_mut()
+        && map.get(field).is_none_or(|v| v.is_null() || v.as_i64() == Some(0))
+    {
+        map.insert(field.into(), value.into());
     }
 }
 

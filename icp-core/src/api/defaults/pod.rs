@@ -109,10 +109,10 @@ fn container(c: &mut Value, host_network: bool) {
 /// Amounts below a thousandth are rounded up to one (`SetDefaults_ResourceList`).
 fn round_up(list: &mut Value) {
     for (_, value) in list.as_object_mut().into_iter().flatten() {
-        if let Ok(q) = Quantity::from_value(value) {
-            if q.nanos() % 1_000_000 != 0 {
-                *value = alloc::format!("{}", Quantity::from_millis(q.millis())).into();
-            }
+        if let Ok(q) = Quantity::from_value(value)
+            && q.nanos() % 1_000_000 != 0
+        {
+            *value = alloc::format!("{}", Quantity::from_millis(q.millis())).into();
         }
     }
 }

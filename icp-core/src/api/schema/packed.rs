@@ -111,6 +111,7 @@ impl Type {
         None
     }
 
+    #[cfg(test)]
     pub(super) fn all() -> impl Iterator<Item = Self> {
         (0..u16::try_from(types()).unwrap_or(0)).map(Self)
     }

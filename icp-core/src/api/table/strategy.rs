@@ -54,10 +54,11 @@ pub fn prepare_create(info: &ResourceInfo, object: &mut Value) {
             map.insert("status".into(), serde_json::json!({ "phase": "Pending" }));
         }
     }
-    if info.kind == "Namespace" && info.gvr.group.is_empty() {
-        if let Some(map) = object.as_object_mut() {
-            map.insert("spec".into(), serde_json::json!({ "finalizers": ["kubernetes"] }));
-        }
+    if info.kind == "Namespace"
+        && info.gvr.group.is_empty()
+        && let Some(map) = object.as_object_mut()
+    {
+        map.insert("spec".into(), serde_json::json!({ "finalizers": ["kubernetes"] }));
     }
 }
 

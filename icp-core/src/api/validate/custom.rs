@@ -146,22 +146,22 @@ fn bounds(schema: &Value, value: &Value, path: &str, out: &mut Vec<FieldError>) 
         Value::Number(n) => {
             let n = n.as_f64().unwrap_or_default();
             let exclusive = |name: &str| super::flag(schema, name);
-            if let Some(max) = limit("maximum") {
-                if n > max || (exclusive("exclusiveMaximum") && n >= max) {
-                    let or_equal = if exclusive("exclusiveMaximum") { "" } else { " or equal to" };
-                    wrong(format!("should be less than{or_equal} {max}"));
-                }
+            if let Some(max) = limit("maximum")
+                && (n > max || (exclusive("exclusiveMaximum") && n >= max))
+            {
+                let or_equal = if exclusive("exclusiveMaximum") { "" } else { " or equal to" };
+                wrong(format!("should be less than{or_equal} {max}"));
             }
-            if let Some(min) = limit("minimum") {
-                if n < min || (exclusive("exclusiveMinimum") && n <= min) {
-                    let or_equal = if exclusive("exclusiveMinimum") { "" } else { " or equal to" };
-                    wrong(format!("should be greater than{or_equal} {min}"));
-                }
+            if let Some(min) = limit("minimum")
+                && (n < min || (exclusive("exclusiveMinimum") && n <= min))
+            {
+                let or_equal = if exclusive("exclusiveMinimum") { "" } else { " or equal to" };
+                wrong(format!("should be greater than{or_equal} {min}"));
             }
-            if let Some(step) = limit("multipleOf").filter(|s| *s > 0.0) {
-                if libm::fabs(n / step - libm::round(n / step)) > 1e-9 {
-                    wrong(format!("should be a multiple of {step}"));
-                }
+            if let Some(step) = limit("multipleOf").filter(|s| *s > 0.0)
+                && libm::fabs(n / step - libm::round(n / step)) > 1e-9
+            {
+                wrong(format!("should be a multiple of {step}"));
             }
         }
         Value::String(s) => {

@@ -43,10 +43,10 @@ fn dotted(pointer: &str) -> alloc::string::String {
 fn without(object: &Value, pointers: &[&str]) -> Value {
     let mut out = object.clone();
     for pointer in pointers {
-        if let Some((parent, last)) = pointer.rsplit_once('/') {
-            if let Some(map) = out.pointer_mut(parent).and_then(Value::as_object_mut) {
-                map.remove(last);
-            }
+        if let Some((parent, last)) = pointer.rsplit_once('/')
+            && let Some(map) = out.pointer_mut(parent).and_then(Value::as_object_mut)
+        {
+            map.remove(last);
         }
     }
     out
@@ -260,10 +260,10 @@ fn claim(new: &Value, old: &Value, out: &mut Vec<FieldError>) {
     let size = |v: &Value| {
         v.pointer("/spec/resources/requests/storage").and_then(|q| crate::api::Quantity::from_value(q).ok())
     };
-    if let (Some(a), Some(b)) = (size(new), size(old)) {
-        if a < b {
-            let detail = "field can not be less than status.capacity";
-            out.push(FieldError::forbidden("spec.resources.requests.storage", detail));
-        }
+    if let (Some(a), Some(b)) = (size(new), size(old))
+        && a < b
+    {
+        let detail = "field can not be less than status.capacity";
+        out.push(FieldError::forbidden("spec.resources.requests.storage", detail));
     }
 }

@@ -106,7 +106,7 @@ pub(super) fn update(info: &ResourceInfo, new: &Value, old: &Value, out: &mut Ve
     let (empty, path) = (Value::Null, |f: &str| format!("metadata.{f}"));
     let (new, old) = (new.get("metadata").unwrap_or(&empty), old.get("metadata").unwrap_or(&empty));
     for field in ["name", "namespace", "uid", "creationTimestamp"] {
-        if text(new, field) != text(old, field) && !(field == "namespace" && !info.namespaced) {
+        if text(new, field) != text(old, field) && (field != "namespace" || info.namespaced) {
             let value = new.get(field).cloned().unwrap_or_default();
             out.push(FieldError::invalid(path(field), value, "field is immutable"));
         }

@@ -188,12 +188,12 @@ fn container(c: &Value, path: &str, pod: &Pod<'_>, field: &str, out: &mut Vec<Fi
     if let Some(r) = c.get("resources") {
         resources(r, &join(path, "resources"), out);
     }
-    if let Some(s) = c.get("securityContext") {
-        if flag(s, "privileged") && s.get("allowPrivilegeEscalation").and_then(Value::as_bool) == Some(false)
-        {
-            let detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
-            out.push(FieldError::invalid(join(path, "securityContext"), s.clone(), detail));
-        }
+    if let Some(s) = c.get("securityContext")
+        && flag(s, "privileged")
+        && s.get("allowPrivilegeEscalation").and_then(Value::as_bool) == Some(false)
+    {
+        let detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
+        out.push(FieldError::invalid(join(path, "securityContext"), s.clone(), detail));
     }
 }
 

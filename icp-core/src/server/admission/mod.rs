@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::{codec, failure};
-use crate::api::Status;
 use crate::api::resources::{PRIORITY_CLASSES, SERVICE_ACCOUNTS, STORAGE_CLASSES};
+use crate::api::{Status, set_at};
 
 /// Marks the default storage class.
 const DEFAULT_STORAGE_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
@@ -41,8 +41,10 @@ impl Context {
                 let user = self.user.to_value();
                 for field in ["username", "groups", "uid", "extra"] {
                     match user.get(field) {
-                        Some(value) => object["spec"][field] = value.clone(),
-                        None => drop(object["spec"].as_object_mut().map(|m| m.remove(field))),
+                        Some(value) => set_at(object, &["spec", field], value.clone()),
+                        None => {
+                            object.get_mut("spec").and_then(Value::as_object_mut).map(|m| m.remove(field));
+                        }
                     }
                 }
                 Ok(())
@@ -113,7 +115,7 @@ impl Context {
         let newest =
             classes.iter().filter(is_default).max_by_key(|c| codec::meta_str(c, "creationTimestamp"));
         if let Some(class) = newest {
-            object["spec"]["storageClassName"] = codec::meta_str(class, "name").into();
+            set_at(object, &["spec", "storageClassName"], codec::meta_str(class, "name"));
         }
         Ok(())
     }
@@ -127,6 +129,6 @@ fn plan_identity(context: &Context, object: &mut Value) {
     }
     let missing = object.get("rules").is_none() && context.info.kind.ends_with("Role");
     if missing {
-        object["rules"] = json!([]);
+        set_at(object, &["rules"], json!([]));
     }
 }

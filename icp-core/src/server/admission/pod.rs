@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use serde_json::{Value, json};
 
+use crate::api::set_at;
 use crate::base::Time;
 
 /// Where containers find the token.
@@ -41,10 +42,9 @@ pub(super) fn mount_token(pod: &mut Value, account: Option<&Value>, suffix: &str
     if let Some(secrets) = account
         .and_then(|a| a.get("imagePullSecrets"))
         .filter(|s| s.as_array().is_some_and(|l| !l.is_empty()))
+        && array(pod, "/spec/imagePullSecrets").next().is_none()
     {
-        if array(pod, "/spec/imagePullSecrets").next().is_none() {
-            pod["spec"]["imagePullSecrets"] = secrets.clone();
-        }
+        set_at(pod, &["spec", "imagePullSecrets"], secrets.clone());
     }
     let existing = array(pod, "/spec/volumes")
         .filter_map(|v| v.get("name").and_then(Value::as_str))
@@ -63,7 +63,7 @@ pub(super) fn mount_token(pod: &mut Value, account: Option<&Value>, suffix: &str
             let mount = json!({ "name": volume, "readOnly": true, "mountPath": TOKEN_PATH });
             let mut mounts: Vec<Value> = array(container, "/volumeMounts").cloned().collect();
             mounts.push(mount);
-            container["volumeMounts"] = mounts.into();
+            set_at(container, &["volumeMounts"], mounts);
             mounted = true;
         }
     }
@@ -76,7 +76,7 @@ pub(super) fn mount_token(pod: &mut Value, account: Option<&Value>, suffix: &str
                 { "path": "namespace", "fieldRef": { "apiVersion": "v1", "fieldPath": "metadata.namespace" } },
             ] } },
         ] } }));
-        pod["spec"]["volumes"] = volumes.into();
+        set_at(pod, &["spec", "volumes"], volumes);
     }
 }
 
@@ -123,7 +123,7 @@ pub(super) fn default_tolerations(pod: &mut Value) {
             }));
         }
     }
-    pod["spec"]["tolerations"] = tolerations.into();
+    set_at(pod, &["spec", "tolerations"], tolerations);
 }
 
 /// A new node takes no pods until it says that it is ready (`TaintNodesByCondition`).
@@ -132,7 +132,7 @@ pub(super) fn taint_new_node(node: &mut Value) {
     let mut taints: Vec<Value> = array(node, "/spec/taints").cloned().collect();
     if !taints.iter().any(|t| t.get("key").and_then(Value::as_str) == Some(key)) {
         taints.push(json!({ "key": key, "effect": "NoSchedule" }));
-        node["spec"]["taints"] = taints.into();
+        set_at(node, &["spec", "taints"], taints);
     }
 }
 
@@ -144,7 +144,7 @@ pub(super) fn establish(definition: &mut Value, now: Time) {
         map.entry("listKind").or_insert_with(|| format!("{kind}List").into());
         map.entry("singular").or_insert_with(|| kind.to_lowercase().into());
     }
-    definition["spec"]["names"] = names.clone();
+    set_at(definition, &["spec", "names"], names.clone());
     let at = now.to_rfc3339();
     let known = array(definition, "/status/conditions").cloned().collect::<Vec<_>>();
     let since = |kind: &str| {
@@ -156,14 +156,18 @@ pub(super) fn establish(definition: &mut Value, now: Time) {
         .filter(|v| v.get("storage") == Some(&Value::Bool(true)))
         .filter_map(|v| v.get("name").cloned())
         .collect();
-    definition["status"] = json!({
-        "acceptedNames": names,
-        "storedVersions": stored,
-        "conditions": [
-            condition("NamesAccepted", "NoConflicts", "no conflicts found"),
-            condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
-        ],
-    });
+    set_at(
+        definition,
+        &["status"],
+        json!({
+            "acceptedNames": names,
+            "storedVersions": stored,
+            "conditions": [
+                condition("NamesAccepted", "NoConflicts", "no conflicts found"),
+                condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+            ],
+        }),
+    );
 }
 
 #[cfg(test)]

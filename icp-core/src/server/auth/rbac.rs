@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(missing, [rule(&["delete"], &[""], &["pods"])]);
         assert_eq!(uncovered(&owned, &[rule(&["*"], &["*"], &["*"])]).len(), 1);
         let named = Rule { resource_names: vec!["a".into()], ..rule(&["get"], &[""], &["secrets"]) };
-        assert_eq!(uncovered(&[named.clone()], &[rule(&["get"], &[""], &["secrets"])]).len(), 1);
+        assert_eq!(uncovered(core::slice::from_ref(&named), &[rule(&["get"], &[""], &["secrets"])]).len(), 1);
         assert!(uncovered(&[rule(&["get"], &[""], &["secrets"])], &[named]).is_empty());
     }
 
