@@ -11,6 +11,7 @@
 //! | [`api`] | the Kubernetes object model: resources, metadata, selectors, quantities, patches, tables |
 //! | [`storage`] | the port to an etcd-shaped store |
 //! | [`client`] | the port to an API server, informers and work queues |
+//! | `sim` | the deterministic simulator (feature `sim`) |
 #![no_std]
 extern crate alloc;
 #[cfg(feature = "std")]
