@@ -1,6 +1,6 @@
 //! A controller's tests as they are written elsewhere, with a server that needs no cluster: `kube::Client` on the
 //! API server in this process, with typed objects.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "test code outside of a test function")]
+#![expect(clippy::expect_used, reason = "test code outside of a test function")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
