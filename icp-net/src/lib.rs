@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`backend`] | what talks to a kernel: routes and links, nftables, connection tracking (feature `netlink`) |
+//! | [`calico`] | pod addresses, pod interfaces, routes between nodes |
 //! | [`rules`] | a packet filter as data: tables, chains, sets, maps, and how to change them |
 //! | [`service`] | kube-proxy: Services and EndpointSlices to rules |
 //! | [`vip`] | the virtual IP manager: CARP, wire-compatible with UCarp |
@@ -12,6 +13,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod backend;
+pub mod calico;
 pub mod rules;
 pub mod service;
 pub mod vip;

@@ -4,6 +4,8 @@
 //! in another namespace opens its sockets after it entered that namespace ([`netns`]) and may then leave it again.
 
 #[cfg(feature = "netlink")]
+pub mod calico;
+#[cfg(feature = "netlink")]
 pub mod netlink;
 #[cfg(feature = "netlink")]
 pub mod netns;

@@ -1,0 +1,4 @@
+//! Pods on machines, all of them network namespaces.
+
+mod lab;
+mod pods;

@@ -1,0 +1,1 @@
+//! From Nodes to the routes of one machine.
