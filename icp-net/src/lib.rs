@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`backend`] | what talks to a kernel: routes and links, nftables, connection tracking (feature `netlink`) |
 //! | [`calico`] | pod addresses, pod interfaces, routes between nodes |
+//! | [`dns`] | cluster DNS: Services and EndpointSlices to answers, other names to upstream servers |
 //! | [`rules`] | a packet filter as data: tables, chains, sets, maps, and how to change them |
 //! | [`service`] | kube-proxy: Services and EndpointSlices to rules |
 //! | [`vip`] | the virtual IP manager: CARP, wire-compatible with UCarp |
@@ -14,6 +15,7 @@ extern crate std;
 
 pub mod backend;
 pub mod calico;
+pub mod dns;
 pub mod rules;
 pub mod service;
 pub mod vip;
