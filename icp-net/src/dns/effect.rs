@@ -9,6 +9,7 @@ use super::Snapshot;
 /// What [`super::DnsMachine`] wants done.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "events and effects are moved once, not kept")]
 pub enum DnsEffect {
     /// Ask the API server.
     Client(ClientEffect),

@@ -7,6 +7,7 @@ use super::hosts::Hosts;
 /// What happens to [`super::DnsMachine`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "events and effects are moved once, not kept")]
 pub enum DnsEvent {
     /// The API server answered.
     Client(ClientEvent),

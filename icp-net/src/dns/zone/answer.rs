@@ -60,7 +60,6 @@ pub struct Note {
 
 /// What comes of a packet.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "it is looked at once and not kept")]
 pub enum Outcome {
     /// The answer stands in the buffer.
     Reply(Note),
@@ -399,8 +398,11 @@ impl Answering<'_, '_> {
 
     fn nameservers(&mut self, section: Section, owner: Owner<'_>) -> bool {
         let (snapshot, ttl_secs) = (self.snapshot, self.ttl_secs());
-        let ips = snapshot.zone.nameservers.iter();
-        ips.fold(false, |any, ip| self.address(section, owner, *ip, ttl_secs) || any)
+        let mut any = false;
+        for ip in &snapshot.zone.nameservers {
+            any |= self.address(section, owner, *ip, ttl_secs);
+        }
+        any
     }
 
     /// The times are those of CoreDNS (`plugin/backend_lookup.go`).
