@@ -1,12 +1,14 @@
 //! Packs the published Kubernetes API definitions into the table that `icp_core::api::schema` reads.
 //!
 //! ```text
-//! cargo run -p icp-core --example pack-schemas -- _definitions.json icp-core/src/api/schema/
+//! cargo run -p icp-core --example pack-schemas -- _definitions.json icp-core/src/api/schema/ [K8S_PB_SRC]
 //! ```
 //!
 //! The input is a JSON object whose `$defs` (or `definitions`) hold one JSON schema a type, with the
 //! `x-kubernetes-*` extensions; the package `kubernetes-validate` on PyPI carries one a release. The output is
-//! `types.bin` and `descriptions.txt`; `schema/packed.rs` describes the format.
+//! `types.bin` and `descriptions.txt`; `schema/packed.rs` describes the format. With the folder `src` of the crate
+//! `k8s-pb`, which holds the protobuf messages of the same release, it writes `tags.bin` too: the protobuf number of
+//! each field.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -213,11 +215,134 @@ fn type_name(group: &str, version: &str, kind: &str) -> String {
     format!("{package}.{version}.{kind}")
 }
 
+/// Fields whose zero value says something: they are pointers in Go, so that zero and absent differ.
+const ZERO_IS_A_VALUE: &[&str] = &[
+    "activeDeadlineSeconds",
+    "allocateLoadBalancerNodePorts",
+    "allowPrivilegeEscalation",
+    "automountServiceAccountToken",
+    "averageUtilization",
+    "backoffLimit",
+    "backoffLimitPerIndex",
+    "blockOwnerDeletion",
+    "completions",
+    "controller",
+    "defaultMode",
+    "enableServiceLinks",
+    "expirationSeconds",
+    "failedJobsHistoryLimit",
+    "fsGroup",
+    "gracePeriodSeconds",
+    "hostUsers",
+    "immutable",
+    "maxSkew",
+    "minReplicas",
+    "mode",
+    "optional",
+    "orphanDependents",
+    "parallelism",
+    "partition",
+    "privileged",
+    "progressDeadlineSeconds",
+    "readOnlyRootFilesystem",
+    "ready",
+    "replicas",
+    "revisionHistoryLimit",
+    "runAsGroup",
+    "runAsNonRoot",
+    "runAsUser",
+    "serving",
+    "setHostnameAsFQDN",
+    "shareProcessNamespace",
+    "startingDeadlineSeconds",
+    "storageClassName",
+    "successfulJobsHistoryLimit",
+    "suspend",
+    "terminating",
+    "terminationGracePeriodSeconds",
+    "tolerationSeconds",
+    "ttlSecondsAfterFinished",
+    "value",
+];
+
+/// The protobuf messages, by the name of their type in the definitions.
+#[derive(Default)]
+struct Messages(BTreeMap<String, Message>);
+
+/// Name without case and underscores, number, type.
+type Message = Vec<(String, u8, String)>;
+
+fn plain(name: &str) -> String {
+    name.trim_start_matches("r#").replace('_', "").to_lowercase()
+}
+
+impl Messages {
+    fn read(folder: &Path) -> Result<Self> {
+        let mut all = Self::default();
+        all.read_folder(folder, &mut Vec::new())?;
+        Ok(all)
+    }
+
+    fn read_folder(&mut self, folder: &Path, path: &mut Vec<String>) -> Result<()> {
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if entry.file_type()?.is_dir() {
+                path.push(name);
+                self.read_folder(&entry.path(), path)?;
+                path.pop();
+            } else if name == "mod.rs" {
+                self.read_module(&std::fs::read_to_string(entry.path())?, path);
+            }
+        }
+        Ok(())
+    }
+
+    fn read_module(&mut self, source: &str, path: &[String]) {
+        let package = format!("io.k8s.{}", path.join(".").replace('_', "-"));
+        let (mut message, mut number) = (String::new(), None);
+        for line in source.lines().map(str::trim) {
+            if let Some(name) = line.strip_prefix("pub struct ") {
+                // prost spells initials its own way: `HttpGetAction`.
+                message = format!("{package}.{}", name.trim_end_matches(['{', ' '])).to_lowercase();
+            } else if line.starts_with("#[prost(") {
+                let tag = line.rsplit("tag = \"").next().and_then(|t| t.split('"').next());
+                number = tag.and_then(|t| t.parse::<u8>().ok());
+            } else if let (Some(field), Some(number)) = (line.strip_prefix("pub "), number.take())
+                && let Some((name, kind)) = field.split_once(':')
+            {
+                let kind = kind.trim().trim_end_matches(',').to_string();
+                self.0.entry(message.clone()).or_default().push((plain(name), number, kind));
+            }
+        }
+    }
+
+    /// The number of a field; the number within that message if it lies in an inlined one; whether zero is a value.
+    fn tag(&self, of: &str, field: &str, siblings: Option<&Map<String, Value>>) -> [u8; 3] {
+        let zero = u8::from(ZERO_IS_A_VALUE.contains(&field));
+        let of = of.to_lowercase();
+        let Some(message) = self.0.get(&of) else { return [0, 0, zero] };
+        if let Some((_, number, _)) = message.iter().find(|(name, ..)| *name == plain(field)) {
+            return [*number, 0, zero];
+        }
+        let known = |name: &str| siblings.is_some_and(|s| s.keys().any(|k| plain(k) == name));
+        let package = of.rsplit_once('.').map_or("", |(package, _)| package);
+        let inlined = message.iter().filter(|(name, ..)| !known(name)).find_map(|(_, outer, kind)| {
+            let inner = kind.trim_start_matches("::core::option::Option<").trim_end_matches('>');
+            let fields = self.0.get(&format!("{package}.{}", inner.to_lowercase()))?;
+            let (_, number, _) = fields.iter().find(|(name, ..)| *name == plain(field))?;
+            Some([*outer, *number, zero])
+        });
+        inlined.unwrap_or([0, 0, zero])
+    }
+}
+
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     let (Some(input), Some(output)) = (args.next(), args.next()) else {
-        return Err("usage: pack-schemas DEFINITIONS OUTPUT_FOLDER".into());
+        return Err("usage: pack-schemas DEFINITIONS OUTPUT_FOLDER [K8S_PB_SRC]".into());
     };
+    let messages = args.next().map(|folder| Messages::read(Path::new(&folder))).transpose()?;
     let root: Value = serde_json::from_slice(&std::fs::read(input)?)?;
     let defs = root.get("$defs").or_else(|| root.get("definitions")).unwrap_or(&root);
     let defs = defs.as_object().ok_or("the definitions are no object")?;
@@ -240,6 +365,7 @@ fn main() -> Result<()> {
     }
 
     let (mut types, mut fields, mut field_count) = (Vec::new(), Vec::new(), 0u16);
+    let (mut tags, mut unnumbered) = (Vec::new(), 0);
     for name in &names {
         let def = defs.get(name).ok_or("a type vanished")?;
         let properties = def.get("properties").and_then(Value::as_object);
@@ -276,7 +402,13 @@ fn main() -> Result<()> {
         gvk.into_iter().for_each(|n| put16(&mut types, n));
         let atomic = text(def, "x-kubernetes-map-type") == "atomic";
         types.extend_from_slice(&[kind, u8::from(atomic), format_of(def), 0]);
+        let type_name = name;
         for (name, schema) in properties.into_iter().flatten() {
+            if let Some(messages) = &messages {
+                let tag = messages.tag(type_name, name, properties);
+                unnumbered += usize::from(tag[0] == 0);
+                tags.extend_from_slice(&tag);
+            }
             let (id, node) = (p.string(name)?, p.node(schema)?);
             let (at, len) = p.description(schema)?;
             put16(&mut fields, id);
@@ -308,5 +440,9 @@ fn main() -> Result<()> {
     let folder = Path::new(&output);
     std::fs::write(folder.join("types.bin"), out)?;
     std::fs::write(folder.join("descriptions.txt"), p.descriptions)?;
+    if messages.is_some() {
+        println!("{unnumbered} fields have no protobuf number");
+        std::fs::write(folder.join("tags.bin"), tags)?;
+    }
     Ok(())
 }

@@ -19,6 +19,7 @@ pub mod names;
 pub mod openapi;
 pub mod patch;
 pub mod printer;
+pub mod protobuf;
 pub mod quantity;
 pub mod resources;
 pub mod schema;

@@ -18,7 +18,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use super::auth::token::TokenKey;
 use super::cacher::Hub;
-use super::{Body, Clock, FixedClock, NoNodes, NodeProxy, Options, failure};
+use super::{Body, Clock, FixedClock, NoNodes, NodeProxy, Options, failure, negotiate};
 use crate::api::Status;
 use crate::base::{Entropy, Rng, SeededEntropy, Time};
 use crate::storage::{Revision, Storage};
@@ -220,6 +220,7 @@ impl ApiServer {
     }
 
     async fn serve(&self, request: Request<Bytes>) -> Result<Response<Body>, Status> {
+        let request = negotiate::from_protobuf(request)?;
         if !self.0.booted.load(Ordering::Acquire) {
             self.bootstrap().await?;
             self.0.booted.store(true, Ordering::Release);

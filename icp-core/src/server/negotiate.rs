@@ -1,14 +1,15 @@
 //! Media types of answers and bodies.
 
-use alloc::string::String;
+use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 
-use http::HeaderMap;
+use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Request};
 
 use super::failure;
-use crate::api::Status;
 use crate::api::schema::BodyFormat;
+use crate::api::{Status, protobuf};
 use crate::client::PatchKind;
 
 /// What the client wants to read.
@@ -107,8 +108,24 @@ pub fn body_format(headers: &HeaderMap) -> Result<BodyFormat, Status> {
     match content_type(headers).as_str() {
         "" | "application/json" => Ok(BodyFormat::Json),
         "application/yaml" => Ok(BodyFormat::Yaml),
-        _ => Err(failure::unsupported_media_type("application/json, application/yaml")),
+        _ => Err(failure::unsupported_media_type(
+            "application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        )),
     }
+}
+
+/// Turns a body in protobuf into one in JSON, which all that follows reads.
+///
+/// # Errors
+/// A 400 if the body is malformed or of a kind without protobuf form.
+pub fn from_protobuf(request: Request<Bytes>) -> Result<Request<Bytes>, Status> {
+    if content_type(request.headers()) != protobuf::CONTENT_TYPE || request.body().is_empty() {
+        return Ok(request);
+    }
+    let (mut parts, body) = request.into_parts();
+    let object = protobuf::to_json(&body).map_err(|e| failure::bad_request(e.to_string()))?;
+    parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(Request::from_parts(parts, serde_json::to_vec(&object).unwrap_or_default().into()))
 }
 
 /// The language of a patch.

@@ -57,14 +57,29 @@ fn roots(ca_pem: &str) -> Result<RootCertStore, TlsError> {
 /// # Errors
 /// If a PEM text is malformed or key and certificate do not fit.
 pub fn server(identity: &Identity, client_ca_pem: Option<&str>) -> Result<Arc<ServerConfig>, TlsError> {
+    serving(identity, client_ca_pem, false)
+}
+
+/// A server that shows `identity` and talks only to clients that show a certificate of `client_ca_pem`.
+///
+/// # Errors
+/// As [`server`].
+pub fn server_mutual(identity: &Identity, client_ca_pem: &str) -> Result<Arc<ServerConfig>, TlsError> {
+    serving(identity, Some(client_ca_pem), true)
+}
+
+fn serving(
+    identity: &Identity,
+    client_ca_pem: Option<&str>,
+    insist: bool,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let builder = match client_ca_pem {
         None => builder.with_no_client_auth(),
         Some(pem) => {
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(pem)?), provider())
-                .allow_unauthenticated()
-                .build()?;
-            builder.with_client_cert_verifier(verifier)
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(pem)?), provider());
+            let verifier = if insist { verifier } else { verifier.allow_unauthenticated() };
+            builder.with_client_cert_verifier(verifier.build()?)
         }
     };
     let chain = certificates(&identity.certificate_pem, "serving certificate")?;

@@ -87,6 +87,16 @@ pub enum ListType {
     Map,
 }
 
+/// A field found by its number.
+pub(crate) struct Numbered<'a> {
+    /// Its name in JSON.
+    pub(crate) name: &'static str,
+    /// What it holds.
+    pub(crate) schema: Schema<'a>,
+    /// Whether a zero differs from nothing.
+    pub(crate) zero_is_a_value: bool,
+}
+
 /// The name of a built-in type in the published definitions.
 pub(crate) fn type_name(group: &str, version: &str, kind: &str) -> String {
     let package: Cow<'_, str> = match group {
@@ -353,6 +363,22 @@ impl<'a> Schema<'a> {
                 .map(|p| p.keys().map(alloc::string::String::as_str).collect())
                 .unwrap_or_default(),
         }
+    }
+
+    /// The field with a number in the protobuf form; `inner` is 0, or the number within an embedded struct's message.
+    pub(crate) fn numbered(self, number: u64, inner: u64) -> Option<Numbered<'a>> {
+        let found = self.referred()?.fields().find(|f| {
+            let (tag, within, _) = f.tag();
+            tag != 0 && u64::from(tag) == number && u64::from(within) == inner
+        })?;
+        let (name, schema) = (found.name(), Schema::Builtin(found.node()));
+        Some(Numbered { name, schema, zero_is_a_value: found.tag().2 })
+    }
+
+    /// Whether the protobuf field of this number is the message of an embedded struct.
+    pub(crate) fn inlines(self, number: u64) -> bool {
+        let inlined = |f: packed::Field| u64::from(f.tag().0) == number && f.tag().1 != 0;
+        self.referred().is_some_and(|t| t.fields().any(inlined))
     }
 
     /// The name of the type here as Go prints it: `v1.Container`, `[]v1.Container`, `string`, `int32`.

@@ -11,9 +11,13 @@
 //! - keys, u16: lists of strings, each a count and the strings;
 //! - the ends of the strings (u32), then the strings.
 //!
+//! `tags.bin` has three bytes for each field in the same order: the number of the field in protobuf, the number within
+//! that field's message if Go embeds the struct, and whether a zero is a value. 0 is no number.
+//!
 //! `descriptions.txt` is a file of its own because only `kubectl explain` needs it.
 
 static TYPES: &[u8] = include_bytes!("types.bin");
+static TAGS: &[u8] = include_bytes!("tags.bin");
 static DESCRIPTIONS: &str = include_str!("descriptions.txt");
 
 const HEAD: usize = 28;
@@ -181,6 +185,13 @@ impl Field {
     pub(super) fn description(self) -> &'static str {
         description(self.0 + 6, self.0 + 8)
     }
+
+    /// Number, inner number, whether a zero is a value.
+    pub(super) fn tag(self) -> (u8, u8, bool) {
+        let at = (self.0 - fields_at()) / FIELD * 3;
+        let byte = |i: usize| TAGS.get(at + i).copied().unwrap_or(0);
+        (byte(0), byte(1), byte(2) != 0)
+    }
 }
 
 fn node_at(node: u16) -> usize {
@@ -231,6 +242,7 @@ mod tests {
     #[test]
     fn the_whole_table_can_be_walked() {
         assert_eq!(TYPES.get(..8), Some(b"ICPSCHM1".as_slice()));
+        assert_eq!(TAGS.len(), u32_at(12) * 3);
         let nodes = u32_at(16);
         let mut last = "";
         for t in Type::all() {

@@ -206,6 +206,7 @@ const BINDINGS: &[(&str, &str, &str, &str)] = &[
         "User",
         "system:kube-controller-manager",
     ),
+    ("system:kube-dns", "system:kube-dns", "User", "system:kube-dns"),
     ("system:kube-scheduler", "system:kube-scheduler", "User", "system:kube-scheduler"),
     ("system:node", "system:node", "Group", "system:nodes"),
     ("system:node-proxier", "system:node-proxier", "User", "system:kube-proxy"),
