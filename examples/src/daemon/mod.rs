@@ -1,0 +1,230 @@
+//! The reference daemons: each reads its configuration, wires a part of icp to its shells, and runs until it is told to
+//! stop.
+//!
+//! The logic is in the libraries; what stands here is what a program of your own would contain. A daemon's
+//! configuration is one JSON document ([`Role`]), so that a supervisor can write it to a file:
+//!
+//! ```
+//! use examples::daemon::Role;
+//! let text = r#"{ "scheduler": { "access": { "endpoints": ["10.77.0.100:6443"], "pki": "/var/lib/icp/pki" },
+//!                 "identity": "m1", "leader_election": true } }"#;
+//! let role: Role = serde_json::from_str(text).unwrap();
+//! assert_eq!(role.name(), "icp-scheduler");
+//! ```
+#![expect(clippy::disallowed_methods, reason = "programs: they own the clock, the runtime and its tasks")]
+
+pub mod apiserver;
+pub mod controller_manager;
+pub mod etcd;
+pub mod scheduler;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use icp_core::client::Client;
+use icp_core::shell::{HttpClient, HttpConfig, tls};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::pki::{PkiDir, PkiFilesError};
+
+/// Why a daemon ended by itself.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DaemonError {
+    /// Its configuration cannot be read.
+    #[error("configuration {path}: {detail}")]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// Its address cannot be listened on.
+    #[error("listening on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A certificate is missing or cannot be used.
+    #[error(transparent)]
+    Pki(#[from] PkiFilesError),
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    /// The store cannot be opened.
+    #[error("store {what}: {detail}")]
+    Store {
+        /// Which.
+        what: String,
+        /// Why.
+        detail: String,
+    },
+    /// A field of the configuration has a value that cannot be used.
+    #[error("{field}: {detail}")]
+    Field {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The system refused something.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl DaemonError {
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}
+
+/// Ends a daemon when it becomes true or its sender is dropped.
+pub type Stop = watch::Receiver<bool>;
+
+/// Waits for the end.
+pub async fn stopped(mut stop: Stop) {
+    drop(stop.wait_for(|on| *on).await);
+}
+
+/// How a client reaches the API servers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Access {
+    /// `host:port` of each API server, or of a virtual address.
+    pub endpoints: Vec<String>,
+    /// The directory of certificates.
+    pub pki: PathBuf,
+}
+
+impl Access {
+    /// A client that shows the certificate `identity`.
+    ///
+    /// # Errors
+    /// If a certificate cannot be read or used.
+    pub fn client(&self, identity: &str, user_agent: &str) -> Result<Arc<dyn Client>, DaemonError> {
+        Ok(Arc::new(self.http_client(identity, user_agent)?))
+    }
+
+    /// The same, as the type that sends raw requests too.
+    ///
+    /// # Errors
+    /// As [`Access::client`].
+    pub fn http_client(&self, identity: &str, user_agent: &str) -> Result<HttpClient, DaemonError> {
+        let pki = PkiDir::open(&self.pki);
+        let tls = tls::client(&pki.ca_pem()?, Some(&pki.identity(identity)?), &["h2"])?;
+        Ok(HttpClient::new(HttpConfig {
+            endpoints: self.endpoints.clone(),
+            tls: Some(tls),
+            server_name: Some("kubernetes".into()),
+            token: None,
+            user_agent: format!("{user_agent}/{}", env!("CARGO_PKG_VERSION")),
+        }))
+    }
+}
+
+/// One daemon with its configuration.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Role {
+    /// The store, serving the etcd v3 API.
+    Etcd(etcd::Config),
+    /// An API server.
+    Apiserver(apiserver::Config),
+    /// The controllers.
+    ControllerManager(controller_manager::Config),
+    /// The scheduler.
+    Scheduler(scheduler::Config),
+}
+
+impl Role {
+    /// The name of its program.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Etcd(_) => "icp-etcd",
+            Self::Apiserver(_) => "icp-apiserver",
+            Self::ControllerManager(_) => "icp-controller-manager",
+            Self::Scheduler(_) => "icp-scheduler",
+        }
+    }
+
+    /// Runs it until `stop`.
+    ///
+    /// # Errors
+    /// What kept it from starting, or ended it.
+    pub async fn run(self, stop: Stop) -> Result<(), DaemonError> {
+        match self {
+            Self::Etcd(config) => etcd::run(config, stop).await,
+            Self::Apiserver(config) => apiserver::run(config, stop).await,
+            Self::ControllerManager(config) => controller_manager::run(config, stop).await,
+            Self::Scheduler(config) => scheduler::run(config, stop).await,
+        }
+    }
+
+    /// Runs it on a runtime of its own until SIGTERM or SIGINT.
+    ///
+    /// # Errors
+    /// As [`Role::run`].
+    pub fn run_to_end(self) -> Result<(), DaemonError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(DaemonError::io("starting a runtime"))?;
+        runtime.block_on(async move {
+            let (tell, stop) = watch::channel(false);
+            let name = self.name();
+            let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+                .map_err(DaemonError::io("signal handler"))?;
+            let running = self.run(stop);
+            tokio::pin!(running);
+            tokio::select! {
+                done = running.as_mut() => return done,
+                _ = term.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            tell.send_replace(true);
+            // A daemon that does not end in time is left behind; its process ends here.
+            let bound = icp_core::base::Duration::from_secs(5);
+            tokio::time::timeout(bound, running).await.unwrap_or_else(|_| {
+                eprintln!("{name}: did not end within {} s", bound.as_secs());
+                Ok(())
+            })
+        })
+    }
+}
+
+/// Reads a daemon's configuration.
+///
+/// # Errors
+/// [`DaemonError::Config`].
+pub fn read(path: &std::path::Path) -> Result<Role, DaemonError> {
+    let fail = |detail: String| DaemonError::Config { path: path.into(), detail };
+    let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
+    serde_json::from_str(&text).map_err(|e| fail(e.to_string()))
+}
+
+/// Listens on an address.
+pub(crate) async fn listen(address: std::net::SocketAddr) -> Result<tokio::net::TcpListener, DaemonError> {
+    tokio::net::TcpListener::bind(address)
+        .await
+        .map_err(|source| DaemonError::Listen { address: address.to_string(), source })
+}
+
+/// A seed from the operating system's generator, for names, jitter and tie-breaks.
+#[must_use]
+pub fn seed() -> u64 {
+    let mut bytes = [0; 8];
+    icp_core::base::Entropy::fill(&mut icp_core::shell::SystemEntropy::new(), &mut bytes);
+    u64::from_le_bytes(bytes)
+}
