@@ -16,10 +16,14 @@ extern crate alloc;
 extern crate std;
 
 pub mod agent;
+#[cfg(feature = "api")]
+pub mod api;
 pub mod backend;
 pub mod pod;
 pub mod probe;
 pub mod resolve;
 pub mod runtime;
+#[cfg(feature = "shell")]
+pub mod shell;
 pub mod status;
 pub mod volume;

@@ -6,6 +6,7 @@ use alloc::string::{String, ToString};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderName};
 use http::{Request, Response, Uri};
+use http_body_util::{BodyExt as _, Limited};
 use serde_json::Value;
 
 use super::client::wire::percent_encode;
@@ -16,6 +17,8 @@ use crate::api::{Status, reason};
 
 /// The kubelet's port where a node tells none.
 const KUBELET_PORT: u16 = 10_250;
+/// Most bytes of a kubelet's refusal that are told on.
+const REFUSAL_BYTES_MAX: usize = 2_000;
 
 fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or("")
@@ -89,7 +92,35 @@ impl Context {
         for credential in [AUTHORIZATION, HeaderName::from_static("impersonate-user")] {
             parts.headers.remove(credential);
         }
-        self.server.0.nodes.forward(target, Request::from_parts(parts, body)).await
+        let answer = self.server.0.nodes.forward(target, Request::from_parts(parts, body)).await?;
+        if self.request.subresource == "log" && answer.status().as_u16() >= 300 {
+            return Err(self.refused_log(answer).await);
+        }
+        Ok(answer)
+    }
+
+    /// A kubelet's plain-text refusal as a status (`rest.GenericHttpResponseChecker`).
+    async fn refused_log(&self, answer: Response<Body>) -> Status {
+        let code = answer.status().as_u16();
+        let text = match Limited::new(answer.into_body(), REFUSAL_BYTES_MAX).collect().await {
+            Ok(body) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+            Err(_) => String::new(),
+        };
+        let what = format!("( pods/log {})", self.request.name);
+        match code {
+            500 => failure::internal(text),
+            400 => failure::bad_request(text),
+            404 => {
+                let message = format!("the server could not find the requested resource {what}");
+                Status::failure(404, reason::NOT_FOUND, message)
+            }
+            _ => {
+                let message = format!(
+                    "the server responded with the status code {code} but did not return more information {what}"
+                );
+                Status::failure(code, "", message)
+            }
+        }
     }
 
     /// The kubelet's own path of a pod's subresource (`pkg/registry/core/pod/strategy.go`).

@@ -1,4 +1,5 @@
-//! The API server behind a TCP listener: HTTP/1.1 and HTTP/2, with TLS and client certificates.
+//! A handler of requests, such as the API server, behind a TCP listener: HTTP/1.1 and HTTP/2, with TLS and client
+//! certificates.
 
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -7,6 +8,7 @@ use alloc::vec::Vec;
 use core::convert::Infallible;
 use std::io;
 
+use async_trait::async_trait;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -64,6 +66,25 @@ pub fn user_of_certificate(der: &[u8]) -> Option<UserInfo> {
     (!name.is_empty()).then(|| UserInfo::new(name, &groups))
 }
 
+/// What answers the requests of a listener.
+#[async_trait]
+pub trait Handler: Clone + Send + Sync + 'static {
+    /// Answers one request. `user` is whom the client certificate names; the request's extensions hold the
+    /// `hyper::upgrade::OnUpgrade` of its connection.
+    async fn answer(&self, request: Request<Incoming>, user: Option<UserInfo>) -> Response<Body>;
+}
+
+#[async_trait]
+impl Handler for ApiServer {
+    async fn answer(&self, mut request: Request<Incoming>, user: Option<UserInfo>) -> Response<Body> {
+        request.extensions_mut().insert(AuthnMode::Network);
+        if let Some(user) = user {
+            request.extensions_mut().insert(user);
+        }
+        self.handle(request).await
+    }
+}
+
 /// Serves `server` on `listener` until `stop` becomes true or its sender is dropped; then open connections finish
 /// their requests. Without `tls` the connection is plain, and every request is anonymous unless it carries a token.
 ///
@@ -71,7 +92,7 @@ pub fn user_of_certificate(der: &[u8]) -> Option<UserInfo> {
 /// If accepting fails for good.
 pub async fn serve(
     listener: TcpListener,
-    server: ApiServer,
+    server: impl Handler,
     tls: Option<Arc<ServerConfig>>,
     limits: Limits,
     mut stop: watch::Receiver<bool>,
@@ -117,7 +138,7 @@ type BoxError = Box<dyn core::error::Error + Send + Sync>;
 
 async fn connection(
     stream: TcpStream,
-    server: ApiServer,
+    server: impl Handler,
     acceptor: Option<TlsAcceptor>,
     limits: Limits,
     stop: watch::Receiver<bool>,
@@ -132,18 +153,14 @@ async fn connection(
 
 async fn http(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    server: ApiServer,
+    server: impl Handler,
     user: Option<UserInfo>,
     limits: Limits,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), BoxError> {
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        let server = server.clone();
-        request.extensions_mut().insert(AuthnMode::Network);
-        if let Some(user) = &user {
-            request.extensions_mut().insert(user.clone());
-        }
-        async move { Ok::<_, Infallible>(answer(server, request, limits.request).await) }
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (server, user) = (server.clone(), user.clone());
+        async move { Ok::<_, Infallible>(answer(server, request, user, limits.request).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -169,8 +186,13 @@ async fn http(
     tokio::time::timeout(Duration::from_secs(2), connection).await.unwrap_or(Ok(()))
 }
 
-async fn answer(server: ApiServer, request: Request<Incoming>, timeout: Duration) -> Response<Body> {
-    match tokio::time::timeout(timeout, server.handle(request)).await {
+async fn answer(
+    server: impl Handler,
+    request: Request<Incoming>,
+    user: Option<UserInfo>,
+    timeout: Duration,
+) -> Response<Body> {
+    match tokio::time::timeout(timeout, server.answer(request, user)).await {
         Ok(response) => response,
         Err(_) => {
             let status = Status::failure(

@@ -2,13 +2,14 @@
 //!
 //! [`host::Host`] runs a machine over a [`Client`](crate::client::Client); [`listener::serve`] puts an
 //! [`ApiServer`](crate::server::ApiServer) on a socket; [`http_client::HttpClient`] is the client on the other side;
-//! [`pki`] makes the certificates of both.
+//! [`node_proxy::HttpNodeProxy`] goes on to kubelets and pods; [`pki`] makes the certificates of all.
 #![expect(clippy::disallowed_methods, reason = "shells own the clock, the runtime and its tasks")]
 
 pub mod clock;
 pub mod host;
 pub mod http_client;
 pub mod listener;
+pub mod node_proxy;
 pub mod pki;
 pub mod tls;
 
