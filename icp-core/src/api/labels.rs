@@ -20,7 +20,7 @@ use serde_json::Value;
 use super::names;
 
 /// What a selector asks of one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Requirement {
     /// The key.
     pub key: String,
@@ -31,7 +31,7 @@ pub struct Requirement {
 }
 
 /// The operators.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
     /// The label exists and has one of the values.
     In,
@@ -48,7 +48,7 @@ pub enum Op {
 }
 
 /// A selector: all requirements hold. Without any it matches everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Selector {
     /// What must hold.
     pub requirements: Vec<Requirement>,

@@ -1,0 +1,109 @@
+//! Equivalence classes of pods: equal specs, kept once.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::Map;
+use crate::model::PodSpec;
+
+/// A class of pods with equal specs. Valid as long as the cluster holds a pod of the class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClassId(pub(crate) u32);
+
+#[derive(Debug)]
+struct Class {
+    spec: Arc<PodSpec>,
+    /// Pods that hold the class.
+    refs: u32,
+    /// Never used twice, unlike the slot.
+    serial: u64,
+}
+
+/// The classes, by slot and by spec.
+#[derive(Debug, Default)]
+pub(super) struct Classes {
+    slots: Vec<Option<Class>>,
+    free: Vec<u32>,
+    by_spec: Map<Arc<PodSpec>, ClassId>,
+    serial: u64,
+}
+
+impl Classes {
+    /// The class of `spec`, with one more holder.
+    pub(super) fn acquire(&mut self, spec: &Arc<PodSpec>) -> ClassId {
+        if let Some(id) = self.by_spec.get(spec).copied() {
+            if let Some(class) = self.slot_mut(id) {
+                class.refs = class.refs.saturating_add(1);
+            }
+            return id;
+        }
+        self.serial += 1;
+        let class = Class { spec: Arc::clone(spec), refs: 1, serial: self.serial };
+        let id = match self.free.pop() {
+            Some(slot) => ClassId(slot),
+            None => {
+                self.slots.push(None);
+                ClassId(u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX))
+            }
+        };
+        if let Some(slot) = self.slots.get_mut(id.0 as usize) {
+            *slot = Some(class);
+        }
+        self.by_spec.insert(Arc::clone(spec), id);
+        id
+    }
+
+    /// One more holder of a class that is known.
+    pub(super) fn hold(&mut self, id: ClassId) {
+        if let Some(class) = self.slot_mut(id) {
+            class.refs = class.refs.saturating_add(1);
+        }
+    }
+
+    /// One holder less; the last one takes the class with it.
+    pub(super) fn release(&mut self, id: ClassId) {
+        let Some(class) = self.slot_mut(id) else { return };
+        class.refs = class.refs.saturating_sub(1);
+        if class.refs == 0 {
+            let spec = Arc::clone(&class.spec);
+            self.by_spec.remove(&spec);
+            if let Some(slot) = self.slots.get_mut(id.0 as usize) {
+                *slot = None;
+            }
+            self.free.push(id.0);
+        }
+    }
+
+    pub(super) fn spec(&self, id: ClassId) -> Option<&Arc<PodSpec>> {
+        self.slots.get(id.0 as usize)?.as_ref().map(|c| &c.spec)
+    }
+
+    pub(super) fn serial(&self, id: ClassId) -> u64 {
+        self.slots.get(id.0 as usize).and_then(Option::as_ref).map_or(0, |c| c.serial)
+    }
+
+    fn slot_mut(&mut self, id: ClassId) -> Option<&mut Class> {
+        self.slots.get_mut(id.0 as usize)?.as_mut()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_reused_under_a_new_serial() {
+        let mut classes = Classes::default();
+        let spec = |cpu| Arc::new(PodSpec::asking(cpu, 0));
+        let a = classes.acquire(&spec(1));
+        assert_eq!(classes.acquire(&spec(1)), a);
+        let serial = classes.serial(a);
+        classes.release(a);
+        assert!(classes.spec(a).is_some());
+        classes.release(a);
+        assert!(classes.spec(a).is_none());
+        let b = classes.acquire(&spec(2));
+        assert_eq!(b, a);
+        assert_ne!(classes.serial(b), serial);
+    }
+}

@@ -1,0 +1,290 @@
+//! The cluster.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use icp_core::client::ObjectKey;
+
+use super::classes::Classes;
+use super::images::Images;
+use super::pods::{Placed, Pods};
+use super::{ClassId, Columns, Map, NodeId};
+use crate::model::{Node, Pod, PodSpec};
+
+/// Nodes, the pods on them, and namespaces.
+#[derive(Debug, Default)]
+pub struct Cluster {
+    columns: Columns,
+    by_name: Map<String, NodeId>,
+    classes: Classes,
+    pods: Pods,
+    /// Pods whose node is not known, by its name.
+    homeless: BTreeMap<String, BTreeSet<ObjectKey>>,
+    namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    images: Images,
+}
+
+impl Cluster {
+    /// How many nodes there are.
+    #[must_use]
+    pub fn node_count(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// How many pods weigh on nodes.
+    #[must_use]
+    pub fn pod_count(&self) -> usize {
+        self.pods.len()
+    }
+
+    /// The node of that name.
+    #[must_use]
+    pub fn node_id(&self, name: &str) -> Option<NodeId> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The node in that row.
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
+        self.columns.nodes.get(id.row())?.as_ref()
+    }
+
+    /// All nodes, in order of row.
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &Arc<Node>)> {
+        self.columns.nodes.iter().enumerate().filter_map(|(at, n)| Some((NodeId::of(at), n.as_ref()?)))
+    }
+
+    /// The pods on a node.
+    pub fn pods_on(&self, id: NodeId) -> impl Iterator<Item = &Pod> {
+        self.pods.on(id).map(|p| &p.pod)
+    }
+
+    /// The pod of that name, if it weighs on a node.
+    #[must_use]
+    pub fn pod(&self, key: &ObjectKey) -> Option<&Pod> {
+        self.pods.get(key).map(|p| &p.pod)
+    }
+
+    /// Whether the pod was assumed, and not confirmed.
+    #[must_use]
+    pub fn is_assumed(&self, key: &ObjectKey) -> bool {
+        self.pods.get(key).is_some_and(|p| p.assumed)
+    }
+
+    /// The spec of a class; `None` when no pod holds it any more.
+    #[must_use]
+    pub fn spec(&self, class: ClassId) -> Option<&Arc<PodSpec>> {
+        self.classes.spec(class)
+    }
+
+    /// The labels of a namespace, if it is known.
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> Option<&BTreeMap<String, String>> {
+        self.namespaces.get(name)
+    }
+
+    pub(crate) const fn columns(&self) -> &Columns {
+        &self.columns
+    }
+
+    pub(crate) const fn images(&self) -> &Images {
+        &self.images
+    }
+
+    /// The classes of the pods on a node, with how many of each.
+    pub(crate) fn classes_on(&self, row: usize) -> impl Iterator<Item = (&Arc<PodSpec>, u32)> {
+        let list = self.columns.classes.get(row).map(|l| l.as_slice()).unwrap_or_default();
+        list.iter().filter_map(|(class, count)| Some((self.classes.spec(*class)?, *count)))
+    }
+
+    /// Makes columns for the topology keys that a pod names, so that plugins can ask for domains.
+    pub(crate) fn prepare(&mut self, pod: &PodSpec) {
+        for key in pod.topology_keys() {
+            self.columns.topology.ensure(key, &self.columns.nodes);
+        }
+    }
+
+    fn acquire(&mut self, spec: &Arc<PodSpec>) -> ClassId {
+        self.prepare(spec);
+        self.classes.acquire(spec)
+    }
+
+    /// Adds a node, or replaces what is known of it.
+    pub fn set_node(&mut self, node: Node) -> NodeId {
+        let node = Arc::new(node);
+        let id = match self.by_name.get(&node.name) {
+            Some(id) => {
+                let id = *id;
+                if let Some(old) = self.node(id).cloned() {
+                    self.images.remove(id, &old);
+                }
+                id
+            }
+            None => {
+                let id = self.columns.take_row();
+                self.by_name.insert(node.name.clone(), id);
+                id
+            }
+        };
+        self.images.add(id, &node);
+        let name = node.name.clone();
+        self.columns.set(id, Some(node));
+        for key in self.homeless.remove(&name).unwrap_or_default() {
+            if let Some(placed) = self.pods.remove(&key) {
+                self.place(placed.pod, placed.class, placed.assumed);
+            }
+        }
+        id
+    }
+
+    /// Removes a node; its pods stay known, and weigh again if it comes back.
+    pub fn remove_node(&mut self, name: &str) -> bool {
+        let Some(id) = self.by_name.remove(name) else { return false };
+        let keys: Vec<ObjectKey> = self.pods.on(id).map(|p| p.pod.key.clone()).collect();
+        for key in keys {
+            if let Some(mut placed) = self.pods.remove(&key) {
+                if let Some(spec) = self.classes.spec(placed.class).cloned() {
+                    self.columns.weigh(id, placed.class, &spec, -1);
+                }
+                placed.node = None;
+                self.homeless.entry(name.into()).or_default().insert(key);
+                self.pods.insert(placed);
+            }
+        }
+        if let Some(node) = self.node(id).cloned() {
+            self.images.remove(id, &node);
+        }
+        self.columns.free_row(id);
+        true
+    }
+
+    /// Adds a pod that is bound to a node, or replaces what is known of it. A pod without a node, or that ended,
+    /// weighs on nothing.
+    pub fn set_pod(&mut self, pod: Pod) {
+        if let Some(old) = self.pods.get_mut(&pod.key) {
+            if old.pod.uid == pod.uid && old.pod.node == pod.node && old.pod.spec == pod.spec && !pod.ended {
+                old.assumed = false;
+                old.pod = pod;
+                return;
+            }
+            self.remove_pod(&pod.key);
+        }
+        if pod.node.is_some() && !pod.ended {
+            let class = self.acquire(&pod.spec);
+            self.place(pod, class, false);
+        }
+    }
+
+    /// Places a pod on a node before the API server shows it there.
+    pub fn assume(&mut self, mut pod: Pod, node: NodeId) {
+        let Some(name) = self.node(node).map(|n| n.name.clone()) else { return };
+        self.remove_pod(&pod.key);
+        pod.node = Some(name);
+        let class = self.acquire(&pod.spec);
+        self.place(pod, class, true);
+    }
+
+    /// Takes back an assumed pod; says whether there was one.
+    pub fn forget(&mut self, key: &ObjectKey) -> bool {
+        self.is_assumed(key) && self.remove_pod(key).is_some()
+    }
+
+    /// Removes a pod from its node.
+    pub fn remove_pod(&mut self, key: &ObjectKey) -> Option<Pod> {
+        let placed = self.pods.remove(key)?;
+        match (placed.node, &placed.pod.node) {
+            (Some(node), _) => self.columns.weigh(node, placed.class, &placed.pod.spec, -1),
+            (None, Some(name)) => {
+                if let Some(keys) = self.homeless.get_mut(name) {
+                    keys.remove(key);
+                    if keys.is_empty() {
+                        self.homeless.remove(name);
+                    }
+                }
+            }
+            (None, None) => {}
+        }
+        self.classes.release(placed.class);
+        Some(placed.pod)
+    }
+
+    fn place(&mut self, pod: Pod, class: ClassId, assumed: bool) {
+        let Some(name) = &pod.node else { return };
+        let node = self.by_name.get(name).copied();
+        match node {
+            Some(id) => self.columns.weigh(id, class, &pod.spec, 1),
+            None => {
+                self.homeless.entry(name.clone()).or_default().insert(pod.key.clone());
+            }
+        }
+        self.pods.insert(Placed { pod, class, node, assumed });
+    }
+
+    /// Writes the labels of a namespace.
+    pub fn set_namespace(&mut self, name: &str, labels: BTreeMap<String, String>) {
+        self.namespaces.insert(name.into(), labels);
+    }
+
+    /// Forgets a namespace.
+    pub fn remove_namespace(&mut self, name: &str) {
+        self.namespaces.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pod(name: u8, node: u8, cpu: i64) -> Pod {
+        let mut spec = PodSpec::asking(cpu, 10);
+        spec.requests.scalars.insert("example.com/gpu".into(), cpu);
+        let mut pod = Pod::new(&alloc::format!("p{name}"), Arc::new(spec));
+        pod.node = (node > 0).then(|| alloc::format!("n{node}"));
+        pod
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// Whatever comes and goes in whatever order, a node carries the sum of the pods that name it.
+        #[test]
+        fn columns_are_sums(ops in prop::collection::vec((0..6_u8, 0..5_u8, 0..4_u8, 1..4_i64), 0..80)) {
+            let mut cluster = Cluster::default();
+            let mut model: BTreeMap<u8, (u8, i64)> = BTreeMap::new();
+            let mut nodes: BTreeSet<u8> = BTreeSet::new();
+            for (op, name, node, cpu) in ops {
+                let key = ObjectKey::new("default", &alloc::format!("p{name}"));
+                match op {
+                    0 if node > 0 => { cluster.set_node(Node::new(&alloc::format!("n{node}"), 100, 100, 10)); nodes.insert(node); }
+                    1 => { cluster.remove_node(&alloc::format!("n{node}")); nodes.remove(&node); }
+                    2 | 3 => {
+                        cluster.set_pod(pod(name, node, cpu));
+                        if node > 0 { model.insert(name, (node, cpu)); } else { model.remove(&name); }
+                    }
+                    4 => {
+                        if let Some(id) = cluster.node_id(&alloc::format!("n{node}")) {
+                            cluster.assume(pod(name, 0, cpu), id);
+                            model.insert(name, (node, cpu));
+                        }
+                    }
+                    _ => { cluster.remove_pod(&key); model.remove(&name); }
+                }
+            }
+            prop_assert_eq!(cluster.node_count(), nodes.len());
+            prop_assert_eq!(cluster.pod_count(), model.len());
+            for (id, node) in cluster.nodes() {
+                let mine = model.values().filter(|(n, _)| node.name == alloc::format!("n{n}"));
+                let want: i64 = mine.clone().map(|(_, cpu)| cpu).sum();
+                let load = cluster.columns().load[id.row()];
+                prop_assert_eq!(load.cpu, want);
+                prop_assert_eq!(load.pods, mine.count() as i64);
+                let gpu = cluster.columns().scalars.first().map_or(0, |s| s.used[id.row()]);
+                prop_assert_eq!(gpu, want);
+                let counted: u32 = cluster.classes_on(id.row()).map(|(_, n)| n).sum();
+                prop_assert_eq!(i64::from(counted), load.pods);
+            }
+        }
+    }
+}

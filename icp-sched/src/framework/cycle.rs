@@ -1,0 +1,87 @@
+//! One pod, all nodes, all plugins.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::vec::Vec;
+
+use super::{Check, Cycle, FilterPlan, Plugin, Rejected, Rejection};
+use crate::cache::NodeId;
+
+/// A plugin with its weight.
+pub(crate) struct Slot {
+    pub(crate) plugin: Box<dyn Plugin>,
+    pub(crate) weight: i64,
+}
+
+/// What the filters say.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    /// A plugin is against all nodes.
+    pub(crate) prefilter: Option<Rejection>,
+    /// Nodes in order of row.
+    pub(crate) feasible: Vec<NodeId>,
+    pub(crate) rejected: Vec<(NodeId, Rejection)>,
+}
+
+/// The checks of one cycle, in order of the plugins.
+pub(crate) struct Checks<'a> {
+    checks: Vec<(&'static str, Check<'a>)>,
+    only: Option<(BTreeSet<NodeId>, Vec<&'static str>)>,
+}
+
+impl<'a> Checks<'a> {
+    /// Lets each plugin look at the pod.
+    pub(crate) fn plan(slots: &'a [Slot], cycle: Cycle<'a>) -> Result<Self, Rejection> {
+        let mut checks = Vec::new();
+        let mut only: Option<(BTreeSet<NodeId>, Vec<&'static str>)> = None;
+        for slot in slots {
+            let name = slot.plugin.name();
+            match slot.plugin.filter(cycle) {
+                FilterPlan::Skip => {}
+                FilterPlan::Reject(r) => return Err(r.by(name)),
+                FilterPlan::Each(check) => checks.push((name, check)),
+                FilterPlan::Only(nodes, check) => {
+                    let nodes: BTreeSet<NodeId> = nodes.into_iter().collect();
+                    only = Some(match only {
+                        None => (nodes, alloc::vec![name]),
+                        Some((before, mut names)) => {
+                            names.push(name);
+                            (before.intersection(&nodes).copied().collect(), names)
+                        }
+                    });
+                    checks.push((name, check));
+                }
+            }
+        }
+        Ok(Self { checks, only })
+    }
+
+    /// The first rejection of a node.
+    pub(crate) fn check(&self, id: NodeId) -> Option<Rejection> {
+        if let Some((nodes, names)) = &self.only
+            && !nodes.contains(&id)
+        {
+            let reason = format!("node(s) didn't satisfy plugin(s) [{}]", names.join(" "));
+            return Some(Rejected::unresolvable(reason).by(""));
+        }
+        self.checks.iter().find_map(|(name, check)| Some(check(id)?.by(name)))
+    }
+}
+
+/// Filters all nodes.
+pub(crate) fn survey(slots: &[Slot], cycle: Cycle<'_>) -> Survey {
+    let mut survey = Survey::default();
+    match Checks::plan(slots, cycle) {
+        Err(rejection) => survey.prefilter = Some(rejection),
+        Ok(checks) => {
+            for (id, _) in cycle.cluster.nodes() {
+                match checks.check(id) {
+                    None => survey.feasible.push(id),
+                    Some(rejection) => survey.rejected.push((id, rejection)),
+                }
+            }
+        }
+    }
+    survey
+}

@@ -1,0 +1,47 @@
+//! The default plugins of kube-scheduler, with its names, weights, arithmetic and messages.
+//!
+//! ```
+//! use icp_sched::plugins;
+//! let names: Vec<&str> = plugins::defaults().iter().map(|(p, _)| p.name()).collect();
+//! assert_eq!(names[..3], ["NodeUnschedulable", "NodeName", "TaintToleration"]);
+//! ```
+
+mod balanced;
+mod fit;
+mod images;
+mod node_affinity;
+mod node_name;
+mod node_ports;
+mod taints;
+mod unschedulable;
+
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
+
+pub use balanced::BalancedAllocation;
+pub use fit::ResourcesFit;
+pub use images::ImageLocality;
+pub use node_affinity::NodeAffinity;
+pub use node_name::NodeName;
+pub use node_ports::NodePorts;
+pub use taints::TaintToleration;
+pub use unschedulable::NodeUnschedulable;
+
+use crate::framework::Plugin;
+
+/// The plugins with their weights, in the order in which they filter: the first that rejects a node is the one that
+/// is reported (`getDefaultPlugins`).
+#[must_use]
+pub fn defaults() -> Vec<(Box<dyn Plugin>, i64)> {
+    vec![
+        (Box::new(NodeUnschedulable), 0),
+        (Box::new(NodeName), 0),
+        (Box::new(TaintToleration), 3),
+        (Box::new(NodeAffinity), 2),
+        (Box::new(NodePorts), 0),
+        (Box::new(ResourcesFit), 1),
+        (Box::new(BalancedAllocation), 1),
+        (Box::new(ImageLocality), 1),
+    ]
+}

@@ -1,0 +1,73 @@
+//! NodeAffinity: labels and names of nodes that a pod asks for, or prefers.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use crate::cache::NodeId;
+use crate::framework::{Cycle, FilterPlan, Plugin, Rejected, normalize};
+use crate::model::{Node, PodSpec};
+
+const REASON: &str = "node(s) didn't match Pod's node affinity/selector";
+const REASON_CONFLICT: &str = "pod affinity terms conflict";
+
+/// Rejects nodes that do not match `nodeSelector` and the required node affinity; prefers those that match
+/// preferences.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NodeAffinity;
+
+/// Whether a node is one that the pod may run on (`nodeaffinity.RequiredNodeAffinity.Match`).
+pub(crate) fn allows(pod: &PodSpec, node: &Node) -> bool {
+    let selected = pod.node_selector.iter().flatten().all(|(k, v)| node.labels.get(k) == Some(v));
+    selected
+        && pod
+            .node_terms
+            .as_ref()
+            .is_none_or(|terms| terms.iter().any(|t| t.matches(&node.name, &node.labels)))
+}
+
+/// The weights of the preferences that a node meets.
+pub(crate) fn preference(pod: &PodSpec, node: &Node) -> i64 {
+    let met = pod.node_preferences.iter().flatten().filter(|p| p.term.matches(&node.name, &node.labels));
+    met.map(|p| p.weight).fold(0, i64::saturating_add)
+}
+
+/// The names that a pod may run on, if every term names nodes.
+pub(crate) fn named(pod: &PodSpec) -> Option<BTreeSet<&str>> {
+    let terms = pod.node_terms.as_ref().filter(|t| !t.is_empty())?;
+    let mut names = BTreeSet::new();
+    for term in terms {
+        names.extend(term.named()?);
+    }
+    Some(names)
+}
+
+impl Plugin for NodeAffinity {
+    fn name(&self) -> &'static str {
+        "NodeAffinity"
+    }
+
+    fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {
+        if cycle.pod.node_selector.is_none() && cycle.pod.node_terms.is_none() {
+            return FilterPlan::Skip;
+        }
+        let check = Box::new(move |id: NodeId| {
+            (!allows(cycle.pod, cycle.cluster.node(id)?)).then(|| Rejected::unresolvable(REASON))
+        });
+        match named(cycle.pod) {
+            None => FilterPlan::Each(check),
+            Some(names) if names.is_empty() => FilterPlan::Reject(Rejected::unresolvable(REASON_CONFLICT)),
+            Some(names) => {
+                FilterPlan::Only(names.iter().filter_map(|n| cycle.cluster.node_id(n)).collect(), check)
+            }
+        }
+    }
+
+    fn score(&self, cycle: &Cycle<'_>, feasible: &[NodeId]) -> Option<Vec<i64>> {
+        cycle.pod.node_preferences.as_ref()?;
+        let points = |id: &NodeId| cycle.cluster.node(*id).map_or(0, |n| preference(cycle.pod, n));
+        let mut points: Vec<i64> = feasible.iter().map(points).collect();
+        normalize(&mut points, false);
+        Some(points)
+    }
+}

@@ -1,0 +1,33 @@
+//! NodePorts: ports of the host.
+
+use alloc::boxed::Box;
+
+use crate::cache::NodeId;
+use crate::framework::{Cycle, FilterPlan, Plugin, Rejected};
+
+const REASON: &str = "node(s) didn't have free ports for the requested pod ports";
+
+/// Rejects nodes on which another pod has a host port that the pod wants.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NodePorts;
+
+/// Whether a port that the pod wants is taken.
+pub(crate) fn taken(cycle: &Cycle<'_>, row: usize) -> bool {
+    let used = cycle.cluster.columns().ports.get(row);
+    used.is_some_and(|used| used.iter().any(|u| cycle.pod.host_ports.iter().any(|p| p.conflicts(u))))
+}
+
+impl Plugin for NodePorts {
+    fn name(&self) -> &'static str {
+        "NodePorts"
+    }
+
+    fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {
+        if cycle.pod.host_ports.is_empty() {
+            return FilterPlan::Skip;
+        }
+        FilterPlan::Each(Box::new(move |id: NodeId| {
+            taken(&cycle, id.row()).then(|| Rejected::unschedulable(REASON))
+        }))
+    }
+}

@@ -1,0 +1,37 @@
+//! NodeUnschedulable: cordoned nodes.
+
+use alloc::boxed::Box;
+
+use crate::cache::NodeId;
+use crate::framework::{Cycle, FilterPlan, Plugin, Rejected};
+use crate::model::{Effect, PodSpec, Taint};
+
+const REASON: &str = "node(s) were unschedulable";
+
+/// Rejects nodes with `spec.unschedulable`, unless the pod tolerates `node.kubernetes.io/unschedulable`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NodeUnschedulable;
+
+pub(crate) fn tolerated(pod: &PodSpec) -> bool {
+    let taint = Taint {
+        key: "node.kubernetes.io/unschedulable".into(),
+        value: "".into(),
+        effect: Effect::NoSchedule,
+    };
+    pod.tolerations.iter().any(|t| t.tolerates(&taint))
+}
+
+impl Plugin for NodeUnschedulable {
+    fn name(&self) -> &'static str {
+        "NodeUnschedulable"
+    }
+
+    fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {
+        if tolerated(cycle.pod) {
+            return FilterPlan::Skip;
+        }
+        FilterPlan::Each(Box::new(move |id: NodeId| {
+            cycle.cluster.node(id).is_some_and(|n| n.unschedulable).then(|| Rejected::unresolvable(REASON))
+        }))
+    }
+}

@@ -1,0 +1,254 @@
+//! The decision.
+
+use alloc::collections::BTreeSet;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use icp_core::client::ObjectKey;
+
+use super::nominated::Nominated;
+use super::{SchedulerBuilder, TieBreak};
+use crate::cache::{Cluster, NodeId};
+use crate::framework::{Checks, Code, Cycle, Explanation, Rejection, Slot, Survey, fit_error, survey};
+use crate::model::{Node, Pod};
+
+/// Where a pod goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The node.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// How many nodes would do.
+    pub feasible: usize,
+}
+
+/// No node will do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Unschedulable {
+    /// `0/N nodes are available: ...`, as upstream says it.
+    pub message: String,
+    /// The plugins that rejected nodes: what they look at must change before the pod has a chance.
+    pub plugins: BTreeSet<&'static str>,
+    /// The rejected nodes; empty if a plugin was against all.
+    pub rejected: Vec<(NodeId, Rejection)>,
+}
+
+impl Unschedulable {
+    /// The nodes on which evicting other pods could help.
+    pub fn preemptable(&self) -> impl Iterator<Item = NodeId> {
+        self.rejected.iter().filter(|(_, r)| r.code == Code::Unschedulable).map(|(id, _)| *id)
+    }
+}
+
+/// A scheduler: nodes, pods, plugins, and the decision. It knows no clock and no API server; see
+/// [`SchedulerMachine`](crate::machine::SchedulerMachine) for one that does.
+///
+/// ```
+/// use std::sync::Arc;
+/// use icp_sched::Scheduler;
+/// use icp_sched::model::{Node, Pod, PodSpec};
+///
+/// let mut scheduler = Scheduler::builder().build();
+/// scheduler.cluster_mut().set_node(Node::new("small", 2_000, 4 << 30, 110));
+/// scheduler.cluster_mut().set_node(Node::new("large", 8_000, 16 << 30, 110));
+/// let web = Pod::new("web", Arc::new(PodSpec::asking(500, 1 << 30)));
+/// let placement = scheduler.schedule(&web).unwrap();
+/// assert_eq!(placement.name, "large");
+/// scheduler.assume(web, placement.node); // from now on it weighs there
+///
+/// let huge = Pod::new("huge", Arc::new(PodSpec::asking(64_000, 1 << 30)));
+/// let error = scheduler.schedule(&huge).unwrap_err();
+/// assert_eq!(error.to_string(), "0/2 nodes are available: 2 Insufficient cpu.");
+/// ```
+pub struct Scheduler {
+    pub(super) cluster: Cluster,
+    pub(super) slots: Vec<Slot>,
+    pub(super) nominated: Nominated,
+    ties: TieBreak,
+}
+
+impl fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scheduler")
+            .field("nodes", &self.cluster.node_count())
+            .field("pods", &self.cluster.pod_count())
+            .field("plugins", &self.slots.iter().map(|s| s.plugin.name()).collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Scheduler {
+    fn default() -> Self {
+        Self::builder().build()
+    }
+}
+
+impl Scheduler {
+    /// The default plugins, to add to and to take from.
+    #[must_use]
+    pub fn builder() -> SchedulerBuilder {
+        SchedulerBuilder::default()
+    }
+
+    pub(super) fn new(slots: Vec<Slot>, ties: TieBreak) -> Self {
+        Self { cluster: Cluster::default(), slots, nominated: Nominated::default(), ties }
+    }
+
+    /// What is known of the cluster.
+    #[must_use]
+    pub const fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// The same, to write observations into.
+    pub const fn cluster_mut(&mut self) -> &mut Cluster {
+        &mut self.cluster
+    }
+
+    /// Decides where a pod goes. Changes nothing but the draw of ties: call [`Scheduler::assume`] to hold to it.
+    ///
+    /// # Errors
+    /// If no node will do, with the reasons.
+    pub fn schedule(&mut self, pod: &Pod) -> Result<Placement, Unschedulable> {
+        let survey = self.survey(pod);
+        let start = self.ties.start(self.cluster.columns().rows());
+        let cycle = self.cycle(pod);
+        let totals = totals(&self.slots, cycle, &survey.feasible);
+        let max = totals.iter().copied().max();
+        let best: Vec<NodeId> = survey
+            .feasible
+            .iter()
+            .zip(&totals)
+            .filter(|(_, total)| Some(**total) == max)
+            .map(|(id, _)| *id)
+            .collect();
+        match TieBreak::pick(start, &best) {
+            Some(node) => Ok(Placement {
+                node,
+                name: self.cluster.node(node).map(|n| n.name.clone()).unwrap_or_default(),
+                feasible: survey.feasible.len(),
+            }),
+            None => Err(self.unschedulable(survey)),
+        }
+    }
+
+    /// Says of every node which plugin rejects it, or how many points each plugin gives it.
+    pub fn explain(&mut self, pod: &Pod) -> Explanation {
+        let survey = self.survey(pod);
+        Explanation::new(&self.slots, self.cycle(pod), survey)
+    }
+
+    /// Holds to a decision: the pod weighs on the node from now on.
+    pub fn assume(&mut self, pod: Pod, node: NodeId) {
+        self.nominated.remove(&pod.key);
+        self.cluster.assume(pod, node);
+    }
+
+    /// Takes an assumption back; says whether there was one.
+    pub fn forget(&mut self, key: &ObjectKey) -> bool {
+        self.cluster.forget(key)
+    }
+
+    /// Keeps room on a node for a pod, until it is placed or [`Scheduler::clear_nomination`] is called: less important
+    /// pods find the room taken.
+    pub fn nominate(&mut self, pod: Pod, node: &str) {
+        self.nominated.set(pod, node);
+    }
+
+    /// Gives up the room that was kept for a pod.
+    pub fn clear_nomination(&mut self, key: &ObjectKey) {
+        self.nominated.remove(key);
+    }
+
+    /// The node on which room is kept for a pod.
+    #[must_use]
+    pub fn nominated_node(&self, key: &ObjectKey) -> Option<&str> {
+        self.nominated.node_of(key)
+    }
+
+    /// The node of that name.
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        self.cluster.node(id).map(|n| &**n)
+    }
+
+    pub(super) fn cycle<'a>(&'a self, pod: &'a Pod) -> Cycle<'a> {
+        Cycle { pod: &pod.spec, cluster: &self.cluster, node_name: pod.node.as_deref() }
+    }
+
+    fn unschedulable(&self, survey: Survey) -> Unschedulable {
+        let message = fit_error(self.cluster.node_count(), &survey);
+        let mut plugins: BTreeSet<&'static str> = survey.rejected.iter().map(|(_, r)| r.plugin).collect();
+        plugins.extend(survey.prefilter.iter().map(|r| r.plugin));
+        Unschedulable { message, plugins, rejected: survey.rejected }
+    }
+
+    fn survey(&mut self, pod: &Pod) -> Survey {
+        self.cluster.prepare(&pod.spec);
+        let crowded = self.crowded(pod);
+        let mut survey = survey(&self.slots, self.cycle(pod));
+        for (id, rejection) in crowded {
+            if let Some(at) = survey.feasible.iter().position(|f| *f == id) {
+                survey.feasible.remove(at);
+                survey.rejected.push((id, rejection));
+            } else if let Some((_, r)) = survey.rejected.iter_mut().find(|(r, _)| *r == id) {
+                *r = rejection;
+            }
+        }
+        survey
+    }
+
+    /// Nodes that will not do once the pods are there that room is kept for (`RunFilterPluginsWithNominatedPods`).
+    fn crowded(&mut self, pod: &Pod) -> Vec<(NodeId, Rejection)> {
+        if self.nominated.is_empty() {
+            return Vec::new();
+        }
+        let weighing: Vec<(NodeId, Vec<Pod>)> = self
+            .nominated
+            .weighing_on(pod)
+            .into_iter()
+            .filter_map(|(node, pods)| {
+                Some((self.cluster.node_id(node)?, pods.into_iter().cloned().collect()))
+            })
+            .collect();
+        let mut crowded = Vec::new();
+        for (id, pods) in weighing {
+            let guests: Vec<Pod> = pods.into_iter().filter(|p| self.cluster.pod(&p.key).is_none()).collect();
+            for guest in &guests {
+                self.cluster.assume(guest.clone(), id);
+            }
+            let rejection = match Checks::plan(&self.slots, self.cycle(pod)) {
+                Ok(checks) => checks.check(id),
+                Err(rejection) => Some(rejection),
+            };
+            for guest in &guests {
+                self.cluster.forget(&guest.key);
+            }
+            crowded.extend(rejection.map(|r| (id, r)));
+        }
+        crowded
+    }
+}
+
+/// The sum of the weighted points of each feasible node.
+fn totals(slots: &[Slot], cycle: Cycle<'_>, feasible: &[NodeId]) -> Vec<i64> {
+    let mut totals = alloc::vec![0_i64; feasible.len()];
+    // A node without rivals is chosen whatever its points.
+    if feasible.len() < 2 {
+        return totals;
+    }
+    for slot in slots.iter().filter(|s| s.weight != 0) {
+        if let Some(points) = slot.plugin.score(&cycle, feasible) {
+            for (total, p) in totals.iter_mut().zip(points) {
+                *total = total.saturating_add(p.saturating_mul(slot.weight));
+            }
+        }
+    }
+    totals
+}
+
+#[cfg(test)]
+mod tests;

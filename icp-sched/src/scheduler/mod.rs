@@ -1,0 +1,10 @@
+//! Decisions, as plain calls: which node a pod goes to, and why.
+
+mod builder;
+mod decide;
+mod nominated;
+mod ties;
+
+pub use builder::SchedulerBuilder;
+pub use decide::{Placement, Scheduler, Unschedulable};
+pub use ties::TieBreak;

@@ -1,0 +1,58 @@
+//! Pods for which room was made on a node, and that are not there yet.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use icp_core::client::ObjectKey;
+
+use crate::model::Pod;
+
+/// Nominated pods, by node.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Nominated {
+    by_node: BTreeMap<String, BTreeMap<ObjectKey, Pod>>,
+    node_of: BTreeMap<ObjectKey, String>,
+}
+
+impl Nominated {
+    pub(crate) fn set(&mut self, pod: Pod, node: &str) {
+        self.remove(&pod.key);
+        self.node_of.insert(pod.key.clone(), node.into());
+        self.by_node.entry(node.into()).or_default().insert(pod.key.clone(), pod);
+    }
+
+    pub(crate) fn remove(&mut self, key: &ObjectKey) -> Option<String> {
+        let node = self.node_of.remove(key)?;
+        if let Some(pods) = self.by_node.get_mut(&node) {
+            pods.remove(key);
+            if pods.is_empty() {
+                self.by_node.remove(&node);
+            }
+        }
+        Some(node)
+    }
+
+    pub(crate) fn node_of(&self, key: &ObjectKey) -> Option<&str> {
+        self.node_of.get(key).map(String::as_str)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_node.is_empty()
+    }
+
+    /// The pods on a node.
+    pub(crate) fn on(&self, node: &str) -> impl Iterator<Item = &Pod> {
+        self.by_node.get(node).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// For each node, the pods that are at least as important as `pod`, without itself.
+    pub(crate) fn weighing_on(&self, pod: &Pod) -> Vec<(&str, Vec<&Pod>)> {
+        let counts = |p: &&Pod| p.spec.priority >= pod.spec.priority && p.key != pod.key;
+        let nodes = self.by_node.iter();
+        nodes
+            .map(|(node, pods)| (node.as_str(), pods.values().filter(counts).collect::<Vec<_>>()))
+            .filter(|(_, pods)| !pods.is_empty())
+            .collect()
+    }
+}
