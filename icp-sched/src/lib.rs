@@ -1,4 +1,16 @@
 //! kube-scheduler as a library: every node scored, the decisions of upstream, columns instead of maps.
+//!
+//! [`Scheduler`] is the decision as a plain call; [`machine::SchedulerMachine`] is the component of a cluster. Neither
+//! knows a clock, a socket or a runtime.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`model`] | pods and nodes, as far as placement goes; read from API objects or filled in by hand |
+//! | [`cache`] | the cluster as columns: what nodes have and what is taken, pods by class |
+//! | [`framework`] | what a plugin is, and the explanation of a decision |
+//! | [`plugins`] | the default plugins of upstream |
+//! | [`queue`] | pods that wait |
+//! | [`machine`] | informers, queue, decisions, bindings, leader election |
 #![no_std]
 extern crate alloc;
 #[cfg(feature = "std")]
@@ -6,8 +18,10 @@ extern crate std;
 
 pub mod cache;
 pub mod framework;
+pub mod machine;
 pub mod model;
 pub mod plugins;
+pub mod queue;
 mod scheduler;
 
 pub use scheduler::{Placement, Scheduler, SchedulerBuilder, TieBreak, Unschedulable};

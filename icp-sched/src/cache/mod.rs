@@ -28,7 +28,6 @@ pub use cluster::Cluster;
 pub use columns::NodeId;
 
 pub(crate) use columns::Columns;
-pub(crate) use topology::NO_DOMAIN;
 
 /// A map that hashes the same way on every machine.
 pub(crate) type Map<K, V> = hashbrown::HashMap<K, V, foldhash::fast::FixedState>;

@@ -179,6 +179,12 @@ impl Scheduler {
         Cycle { pod: &pod.spec, cluster: &self.cluster, node_name: pod.node.as_deref() }
     }
 
+    /// Forgets what was observed; plugins and ties stay.
+    pub fn reset(&mut self) {
+        self.cluster = Cluster::default();
+        self.nominated = Nominated::default();
+    }
+
     fn unschedulable(&self, survey: Survey) -> Unschedulable {
         let message = fit_error(self.cluster.node_count(), &survey);
         let mut plugins: BTreeSet<&'static str> = survey.rejected.iter().map(|(_, r)| r.plugin).collect();

@@ -1,0 +1,32 @@
+//! What the machine needs to know.
+
+use alloc::string::String;
+
+use icp_core::client::LeaderElectorConfig;
+
+/// What the machine needs to know; the defaults are those of kube-scheduler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchedulerConfig {
+    /// Pods that ask for a scheduler of this name are placed.
+    pub scheduler_name: String,
+    /// Who this is in Events: the host name.
+    pub instance: String,
+    /// The Lease by which one of several schedulers is elected; without it the machine acts at once.
+    pub leader_election: Option<LeaderElectorConfig>,
+    /// Bindings under way at once; further pods wait.
+    pub bindings_max: usize,
+    /// Pods that one event or wake decides on at most, so that renewals of the Lease are never late.
+    pub decisions_max: usize,
+}
+
+impl Default for SchedulerConfig {
+    fn default() -> Self {
+        Self {
+            scheduler_name: "default-scheduler".into(),
+            instance: String::new(),
+            leader_election: None,
+            bindings_max: 512,
+            decisions_max: 64,
+        }
+    }
+}

@@ -1,0 +1,596 @@
+//! The machine.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+
+use icp_core::api::{Gvr, Object, resources};
+use icp_core::base::{Duration, Machine, Rng, Time, TimingWheel};
+use icp_core::client::{
+    ApiError, ApiRequest, ClientEffect, ClientEvent, Delta, EventNote, EventRecorder, EventType, Informer,
+    LeaderElector, ListOptions, ObjectKey, Reply, RequestId, RequestIds, Term, block_of,
+};
+
+use super::requests::{self, Outcome};
+use super::{Effect, Event, SchedulerConfig};
+use crate::model::{Node, Pod};
+use crate::queue::{ClusterEvent, Queue, QueueSizes};
+use crate::{Scheduler, SchedulerBuilder, TieBreak};
+
+/// What must be listed before the first decision.
+const NEEDS: [Gvr; 3] = [resources::NODES, resources::PODS, resources::NAMESPACES];
+/// A request without an answer counts as failed with unknown outcome.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pause before a pod is read again to learn what became of its binding.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+/// Events in flight, beyond which they are dropped; and the same for conditions, which are written again.
+const NOTES_IN_FLIGHT_MAX: usize = 256;
+
+/// A write that decides about a pod.
+#[derive(Clone, Debug)]
+enum Flight {
+    /// A binding was sent.
+    Bind { pod: Pod, node: String },
+    /// What became of a binding is being read.
+    Read { pod: Pod, node: String },
+    /// It is read at the end of a pause.
+    ReadLater { pod: Pod, node: String },
+}
+
+/// kube-scheduler: informers, the queue of pods, decisions, bindings.
+///
+/// A pod that was placed weighs on its node at once (it is *assumed*); when the binding is refused, that is taken
+/// back and the pod tries again after a pause. When the outcome of a binding is unknown, the pod stays assumed until
+/// it was read. With leader election, everything that was observed starts anew with each leadership, and no binding
+/// is sent while [`LeaderElector::leading`] says no.
+pub struct SchedulerMachine {
+    config: SchedulerConfig,
+    rng: Rng,
+    ids: RequestIds,
+    scheduler: Scheduler,
+    queue: Queue,
+    informers: BTreeMap<Gvr, Informer>,
+    informer_of: BTreeMap<u64, Gvr>,
+    elector: Option<LeaderElector>,
+    recorder: EventRecorder,
+    running: bool,
+    term: Option<Term>,
+    flights: BTreeMap<RequestId, Flight>,
+    timers: TimingWheel<RequestId>,
+    /// Events and conditions, whose answers do not matter.
+    notes_open: BTreeSet<RequestId>,
+    /// More pods can be decided on at once.
+    more: Option<Time>,
+}
+
+impl fmt::Debug for SchedulerMachine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SchedulerMachine")
+            .field("scheduler", &self.scheduler)
+            .field("queue", &self.queue.sizes())
+            .field("flights", &self.flights.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl SchedulerMachine {
+    /// A machine with the default plugins; ties are drawn from `rng`.
+    #[must_use]
+    pub fn new(config: SchedulerConfig, rng: Rng) -> Self {
+        let builder = Scheduler::builder().ties(TieBreak::Seeded(rng.child("ties")));
+        Self::with_scheduler(config, builder, rng)
+    }
+
+    /// A machine with a scheduler of one's own.
+    #[must_use]
+    pub fn with_scheduler(config: SchedulerConfig, builder: SchedulerBuilder, rng: Rng) -> Self {
+        let elector = config.leader_election.clone().map(|c| LeaderElector::new(c, rng.child("elector")));
+        let recorder = EventRecorder::new(&config.scheduler_name, &config.instance, rng.child("events"));
+        Self {
+            config,
+            rng,
+            ids: RequestIds::new(),
+            scheduler: builder.build(),
+            queue: Queue::default(),
+            informers: BTreeMap::new(),
+            informer_of: BTreeMap::new(),
+            elector,
+            recorder,
+            running: false,
+            term: None,
+            flights: BTreeMap::new(),
+            timers: TimingWheel::new(),
+            notes_open: BTreeSet::new(),
+            more: None,
+        }
+    }
+
+    /// The scheduler with what was observed.
+    #[must_use]
+    pub const fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
+    }
+
+    /// How many pods wait, and for what.
+    #[must_use]
+    pub fn queue_sizes(&self) -> QueueSizes {
+        self.queue.sizes()
+    }
+
+    /// Whether what decisions need was listed completely.
+    #[must_use]
+    pub fn synced(&self) -> bool {
+        let known = |i: &Informer| i.synced() || i.missing();
+        NEEDS.iter().all(|gvr| self.informers.get(gvr).is_some_and(Informer::synced))
+            && self.informers.values().all(known)
+    }
+
+    /// Whether no binding is under way and no pod is ready.
+    #[must_use]
+    pub fn idle(&self, now: Time) -> bool {
+        self.flights.is_empty() && !self.queue.is_ready(now)
+    }
+
+    /// The leadership, if this machine may act at `now`; always without leader election.
+    #[must_use]
+    pub fn leading(&self, now: Time) -> Option<Term> {
+        match &self.elector {
+            Some(elector) => elector.leading(now),
+            None => self.running.then_some(Term(0)),
+        }
+    }
+
+    fn follow_leadership(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let term = self.leading(now).filter(|_| self.running);
+        if term == self.term {
+            return;
+        }
+        if self.term.is_some() {
+            self.drop_all(out);
+        }
+        self.term = term;
+        if self.elector.is_some() {
+            out.push(Effect::Led(term));
+        }
+        if term.is_some() {
+            self.follow_all(now, out);
+        }
+    }
+
+    fn drop_all(&mut self, out: &mut Vec<Effect>) {
+        for informer in self.informers.values_mut() {
+            informer.stop(out);
+        }
+        self.informers.clear();
+        self.informer_of.clear();
+        self.scheduler.reset();
+        self.queue = Queue::default();
+        self.flights.clear();
+        self.timers = TimingWheel::new();
+        self.notes_open.clear();
+        self.more = None;
+    }
+
+    fn follow_all(&mut self, now: Time, out: &mut Vec<Effect>) {
+        for gvr in NEEDS {
+            let rng = self.rng.child("informers").child(&gvr.path(None));
+            let mut informer = Informer::new(gvr.clone(), ListOptions::default()).with_rng(rng);
+            informer.start(now, &mut self.ids, out);
+            self.informer_of.insert(informer.block(), gvr.clone());
+            self.informers.insert(gvr, informer);
+        }
+    }
+
+    fn on_client(&mut self, now: Time, event: &ClientEvent, out: &mut Vec<Effect>) {
+        if let Some(elector) = self.elector.as_mut().filter(|e| e.expects(event)) {
+            elector.on(now, event, out);
+            return;
+        }
+        let (ClientEvent::Reply { id, .. }
+        | ClientEvent::Watch { id, .. }
+        | ClientEvent::WatchClosed { id, .. }) = event
+        else {
+            return;
+        };
+        if let Some(gvr) = self.informer_of.get(&block_of(*id)).cloned() {
+            let Some(informer) = self.informers.get_mut(&gvr) else { return };
+            for delta in informer.on(now, event, out) {
+                self.on_delta(now, &gvr, &delta, out);
+            }
+        } else if let ClientEvent::Reply { id, result } = event
+            && !self.notes_open.remove(id)
+        {
+            self.on_answer(now, *id, result, out);
+        }
+    }
+
+    fn on_delta(&mut self, now: Time, gvr: &Gvr, delta: &Delta, out: &mut Vec<Effect>) {
+        match gvr.resource.as_ref() {
+            "pods" => self.on_pod(now, delta, out),
+            "nodes" => self.on_node(now, delta),
+            "namespaces" => {
+                let meta = &delta.object().metadata;
+                let cluster = self.scheduler.cluster_mut();
+                if matches!(delta, Delta::Deleted(_)) {
+                    cluster.remove_namespace(&meta.name);
+                } else if cluster.namespace(&meta.name) != Some(&meta.labels) {
+                    cluster.set_namespace(&meta.name, meta.labels.clone());
+                    self.queue.happened(now, ClusterEvent::NamespaceChanged);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_node(&mut self, now: Time, delta: &Delta) {
+        let object = delta.object();
+        let name = &object.metadata.name;
+        let old = self.scheduler.cluster().node_id(name).and_then(|id| self.scheduler.node(id)).cloned();
+        // A node that cannot be read has no room for anything.
+        let new = if matches!(delta, Delta::Deleted(_)) { None } else { Node::from_object(object).ok() };
+        match (old, new) {
+            (None, Some(node)) => {
+                self.scheduler.cluster_mut().set_node(node);
+                self.queue.happened(now, ClusterEvent::NodeAdded);
+            }
+            (Some(old), Some(new)) if old != new => {
+                let changed = [
+                    (old.labels != new.labels, ClusterEvent::NodeLabels),
+                    (
+                        old.taints != new.taints || old.unschedulable != new.unschedulable,
+                        ClusterEvent::NodeTaints,
+                    ),
+                    (
+                        old.allocatable != new.allocatable || old.pods_max != new.pods_max,
+                        ClusterEvent::NodeAllocatable,
+                    ),
+                ];
+                self.scheduler.cluster_mut().set_node(new);
+                for (_, event) in changed.into_iter().filter(|(is, _)| *is) {
+                    self.queue.happened(now, event);
+                }
+            }
+            (Some(_), None) => {
+                self.scheduler.cluster_mut().remove_node(name);
+                self.queue.happened(now, ClusterEvent::NodeRemoved);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_pod(&mut self, now: Time, delta: &Delta, out: &mut Vec<Effect>) {
+        let object = delta.object();
+        let key = ObjectKey::of(object);
+        let (pod, fault) = match Pod::from_object(object) {
+            Ok(pod) => (pod, None),
+            Err(e) => (Pod::opaque(object), Some(e.to_string())),
+        };
+        if matches!(delta, Delta::Deleted(_)) || pod.ended {
+            self.queue.remove(&key);
+            let seat = self.scheduler.nominated_node(&key).is_some();
+            self.scheduler.clear_nomination(&key);
+            if self.scheduler.cluster_mut().remove_pod(&key).is_some() || seat {
+                self.queue.happened(now, ClusterEvent::PodRemoved);
+            }
+        } else if pod.node.is_some() {
+            self.queue.remove(&key);
+            self.scheduler.clear_nomination(&key);
+            self.on_bound(now, pod);
+        } else if pod.scheduler_name == self.config.scheduler_name
+            || (pod.scheduler_name.is_empty() && self.config.scheduler_name == "default-scheduler")
+        {
+            self.on_pending(now, pod, fault, object, out);
+        }
+    }
+
+    fn on_bound(&mut self, now: Time, pod: Pod) {
+        let cluster = self.scheduler.cluster_mut();
+        let old = cluster.pod(&pod.key).filter(|p| p.node == pod.node).map(|p| p.spec.clone());
+        let confirmed = cluster.is_assumed(&pod.key);
+        let new = pod.spec.clone();
+        cluster.set_pod(pod);
+        let event = match old {
+            Some(old) if old == new && !confirmed => return,
+            Some(old) if !old.terminating && new.terminating => ClusterEvent::PodRemoved,
+            Some(old) if old != new => ClusterEvent::PodChanged,
+            _ => ClusterEvent::PodBound,
+        };
+        self.queue.happened(now, event);
+    }
+
+    fn on_pending(
+        &mut self,
+        now: Time,
+        pod: Pod,
+        fault: Option<String>,
+        object: &Arc<Object>,
+        out: &mut Vec<Effect>,
+    ) {
+        let assumed = self.scheduler.cluster().pod(&pod.key);
+        let known = assumed.or_else(|| self.queue.get(&pod.key));
+        if known.is_some_and(|p| p.uid != pod.uid) {
+            // Another pod of that name: the one before is gone.
+            self.queue.remove(&pod.key);
+            self.scheduler.clear_nomination(&pod.key);
+            if self.scheduler.cluster_mut().remove_pod(&pod.key).is_some() {
+                self.queue.happened(now, ClusterEvent::PodRemoved);
+            }
+        }
+        if pod.spec.terminating {
+            self.queue.remove(&pod.key);
+            self.scheduler.clear_nomination(&pod.key);
+            return;
+        }
+        if let Some(message) = fault {
+            self.queue.remove(&pod.key);
+            self.tell(
+                now,
+                object,
+                EventType::Warning,
+                "FailedScheduling",
+                "Scheduling",
+                message.clone(),
+                out,
+            );
+            self.note(requests::not_scheduled(now, object, "SchedulerError", &message, None), out);
+            return;
+        }
+        if let Some(node) = &pod.nominated_node
+            && !self.scheduler.cluster().is_assumed(&pod.key)
+        {
+            self.scheduler.nominate(pod.clone(), node);
+        }
+        self.queue.set(now, pod);
+    }
+
+    /// Decides on pods that are ready, as long as there is room for bindings.
+    fn pump(&mut self, now: Time, out: &mut Vec<Effect>) {
+        self.more = None;
+        if self.leading(now).is_none() || !self.synced() {
+            return;
+        }
+        for _ in 0..self.config.decisions_max {
+            if self.flights.len() >= self.config.bindings_max {
+                return;
+            }
+            let Some(pod) = self.queue.pop(now) else { return };
+            self.place(now, pod, out);
+        }
+        if self.flights.len() < self.config.bindings_max && self.queue.is_ready(now) {
+            self.more = Some(now);
+        }
+    }
+
+    fn place(&mut self, now: Time, pod: Pod, out: &mut Vec<Effect>) {
+        match self.scheduler.schedule(&pod) {
+            Ok(placement) => {
+                self.scheduler.assume(pod.clone(), placement.node);
+                let request = requests::binding(&pod, &placement.name);
+                self.send(now, request, Flight::Bind { pod, node: placement.name }, out);
+            }
+            Err(none) => {
+                let Some(object) = self.object(&pod.key) else {
+                    self.queue.remove(&pod.key);
+                    return;
+                };
+                self.queue.unschedulable(now, &pod.key, none.plugins);
+                self.note(requests::not_scheduled(now, &object, "Unschedulable", &none.message, None), out);
+                self.tell(
+                    now,
+                    &object,
+                    EventType::Warning,
+                    "FailedScheduling",
+                    "Scheduling",
+                    none.message,
+                    out,
+                );
+            }
+        }
+    }
+
+    fn object(&self, key: &ObjectKey) -> Option<Arc<Object>> {
+        self.informers.get(&resources::PODS)?.store().get_key(key).cloned()
+    }
+
+    fn send(&mut self, now: Time, request: ApiRequest, flight: Flight, out: &mut Vec<Effect>) {
+        let id = self.ids.next_id();
+        out.push(ClientEffect::Request { id, request }.into());
+        self.timers.set(id, now + ANSWER_TIMEOUT);
+        self.flights.insert(id, flight);
+    }
+
+    fn on_answer(
+        &mut self,
+        now: Time,
+        id: RequestId,
+        answer: &Result<Reply, ApiError>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(flight) = self.flights.remove(&id) else { return };
+        self.timers.cancel(&id);
+        match flight {
+            Flight::Bind { pod, node } => self.on_binding(now, pod, node, answer, out),
+            Flight::Read { pod, node } => match (requests::outcome(answer), answer) {
+                (Outcome::Bound, Ok(Reply::Object(object))) if object.metadata.uid == pod.uid => {
+                    if object.str_at("/spec/nodeName").is_empty() {
+                        self.take_back(now, &pod);
+                        self.queue.failed(now, &pod.key);
+                    } else {
+                        self.bound(now, &pod, &node, out);
+                    }
+                }
+                (Outcome::Bound | Outcome::Gone, _) => {
+                    self.take_back(now, &pod);
+                    self.queue.remove(&pod.key);
+                }
+                _ => {
+                    let id = self.ids.next_id();
+                    self.timers.set(id, now + READ_AGAIN);
+                    self.flights.insert(id, Flight::ReadLater { pod, node });
+                }
+            },
+            later @ Flight::ReadLater { .. } => {
+                self.flights.insert(id, later);
+            }
+        }
+    }
+
+    fn on_binding(
+        &mut self,
+        now: Time,
+        pod: Pod,
+        node: String,
+        answer: &Result<Reply, ApiError>,
+        out: &mut Vec<Effect>,
+    ) {
+        match requests::outcome(answer) {
+            Outcome::Bound => self.bound(now, &pod, &node, out),
+            Outcome::Gone => {
+                self.take_back(now, &pod);
+                if self.queue.get(&pod.key).is_some_and(|p| p.uid == pod.uid) {
+                    self.queue.remove(&pod.key);
+                }
+            }
+            Outcome::Refused => {
+                self.take_back(now, &pod);
+                self.queue.failed(now, &pod.key);
+                if let (Err(e), Some(object)) = (answer, self.object(&pod.key)) {
+                    let message = format!("running Bind plugin \"DefaultBinder\": {e}");
+                    self.note(requests::not_scheduled(now, &object, "SchedulerError", &message, None), out);
+                    self.tell(
+                        now,
+                        &object,
+                        EventType::Warning,
+                        "FailedScheduling",
+                        "Scheduling",
+                        message,
+                        out,
+                    );
+                }
+            }
+            Outcome::Unknown => {
+                let request = requests::read(&pod.key);
+                self.send(now, request, Flight::Read { pod, node }, out);
+            }
+        }
+    }
+
+    fn bound(&mut self, now: Time, pod: &Pod, node: &str, out: &mut Vec<Effect>) {
+        if self.queue.get(&pod.key).is_some_and(|p| p.uid == pod.uid) {
+            self.queue.remove(&pod.key);
+        }
+        if let Some(object) = self.object(&pod.key) {
+            let message = format!("Successfully assigned {} to {node}", pod.key);
+            self.tell(now, &object, EventType::Normal, "Scheduled", "Binding", message, out);
+        }
+    }
+
+    /// The pod is not on the node that it was assumed to be on.
+    fn take_back(&mut self, now: Time, pod: &Pod) {
+        let ours = self.scheduler.cluster().pod(&pod.key).is_some_and(|p| p.uid == pod.uid);
+        if ours && self.scheduler.forget(&pod.key) {
+            self.queue.happened(now, ClusterEvent::PodRemoved);
+        }
+    }
+
+    fn on_timer(&mut self, now: Time, id: RequestId, out: &mut Vec<Effect>) {
+        match self.flights.remove(&id) {
+            Some(Flight::ReadLater { pod, node }) => {
+                let request = requests::read(&pod.key);
+                self.send(now, request, Flight::Read { pod, node }, out);
+            }
+            Some(flight) => {
+                self.flights.insert(id, flight);
+                self.on_answer(now, id, &Err(ApiError::Unreachable("no answer in time".into())), out);
+            }
+            None => {}
+        }
+    }
+
+    fn note(&mut self, request: Option<ApiRequest>, out: &mut Vec<Effect>) {
+        if let Some(request) = request.filter(|_| self.notes_open.len() < NOTES_IN_FLIGHT_MAX) {
+            let id = self.ids.next_id();
+            self.notes_open.insert(id);
+            out.push(ClientEffect::Request { id, request }.into());
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of an Event, at its few call sites")]
+    fn tell(
+        &mut self,
+        now: Time,
+        about: &Object,
+        kind: EventType,
+        reason: &'static str,
+        action: &'static str,
+        note: String,
+        out: &mut Vec<Effect>,
+    ) {
+        if self.notes_open.len() < NOTES_IN_FLIGHT_MAX {
+            let request = self.recorder.record(now, about, &EventNote { kind, reason, action, note });
+            self.note(request, out);
+        }
+    }
+
+    fn work(&mut self, now: Time, out: &mut Vec<Effect>) {
+        self.follow_leadership(now, out);
+        if self.term.is_some() {
+            self.pump(now, out);
+        }
+    }
+}
+
+impl Machine for SchedulerMachine {
+    type Event = Event;
+    type Effect = Effect;
+
+    fn on(&mut self, now: Time, event: Event, out: &mut Vec<Effect>) {
+        match event {
+            Event::Start if !self.running => {
+                self.running = true;
+                if let Some(elector) = &mut self.elector {
+                    elector.start(now, &mut self.ids, out);
+                }
+            }
+            Event::Start => {}
+            Event::Stop => {
+                self.running = false;
+                self.follow_leadership(now, out);
+                if let Some(elector) = &mut self.elector {
+                    elector.stop(now, out);
+                }
+            }
+            Event::Client(event) => {
+                self.follow_leadership(now, out);
+                self.on_client(now, &event, out);
+            }
+        }
+        self.work(now, out);
+    }
+
+    fn wake(&mut self, now: Time, out: &mut Vec<Effect>) {
+        if let Some(elector) = &mut self.elector {
+            elector.wake(now, out);
+        }
+        self.follow_leadership(now, out);
+        for informer in self.informers.values_mut() {
+            informer.wake(now, out);
+        }
+        while let Some(id) = self.timers.pop(now) {
+            self.on_timer(now, id, out);
+        }
+        self.work(now, out);
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        let elector = self.elector.as_ref().and_then(LeaderElector::deadline);
+        let informers = self.informers.values().filter_map(Informer::deadline).min();
+        // A pod that is due waits for room or for what is listed, not for the clock.
+        let may = self.term.is_some() && self.flights.len() < self.config.bindings_max && self.synced();
+        let queue = self.queue.deadline().filter(|_| may);
+        [elector, informers, self.timers.deadline(), queue, self.more].into_iter().flatten().min()
+    }
+}

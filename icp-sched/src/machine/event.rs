@@ -1,0 +1,51 @@
+//! What happens to the machine, and what it wants done.
+
+use icp_core::client::{ClientEffect, ClientEvent, Term};
+
+/// What happens to the machine.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "the large variant is the common one; it is moved, not kept")]
+pub enum Event {
+    /// Begin.
+    Start,
+    /// Stop placing pods and give leadership up.
+    Stop,
+    /// The API server answered.
+    Client(ClientEvent),
+}
+
+impl From<ClientEvent> for Event {
+    fn from(event: ClientEvent) -> Self {
+        Self::Client(event)
+    }
+}
+
+/// What the machine wants done.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "the large variant is the common one; it is moved, not kept")]
+pub enum Effect {
+    /// A request to the API server.
+    Client(ClientEffect),
+    /// Leadership was gained, or lost if there is no term; for logs.
+    Led(Option<Term>),
+}
+
+impl From<ClientEffect> for Effect {
+    fn from(effect: ClientEffect) -> Self {
+        Self::Client(effect)
+    }
+}
+
+impl TryFrom<Effect> for ClientEffect {
+    type Error = Effect;
+
+    /// The request, or the effect itself if it is none.
+    fn try_from(effect: Effect) -> Result<Self, Effect> {
+        match effect {
+            Effect::Client(effect) => Ok(effect),
+            other @ Effect::Led(_) => Err(other),
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! kube-scheduler as a machine: it follows pods and nodes, decides, and asks for bindings.
+//!
+//! ```
+//! use icp_core::base::{Machine, Rng, Time};
+//! use icp_sched::machine::{Effect, Event, SchedulerConfig, SchedulerMachine};
+//! let mut scheduler = SchedulerMachine::new(SchedulerConfig::default(), Rng::new(1));
+//! let mut out = Vec::new();
+//! scheduler.on(Time::ZERO, Event::Start, &mut out);
+//! assert!(out.iter().all(|effect| matches!(effect, Effect::Client(_)))); // lists pods, nodes, ...
+//! ```
+
+mod config;
+mod driver;
+mod event;
+mod requests;
+#[cfg(test)]
+mod tests;
+
+pub use config::SchedulerConfig;
+pub use driver::SchedulerMachine;
+pub use event::{Effect, Event};

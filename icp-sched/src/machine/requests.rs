@@ -1,0 +1,81 @@
+//! The requests that the machine makes.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+
+use icp_core::api::{Object, reason, resources};
+use icp_core::base::Time;
+use icp_core::client::{ApiError, ApiRequest, ObjectKey, Operation, PatchKind};
+use serde_json::{Value, json};
+
+use crate::model::Pod;
+
+/// Binds a pod to a node. The uid makes it fail for another pod of that name.
+pub(super) fn binding(pod: &Pod, node: &str) -> ApiRequest {
+    let mut binding = Object::new("v1", "Binding", &pod.key.namespace, &pod.key.name);
+    binding.metadata.uid.clone_from(&pod.uid);
+    binding.rest.insert("target".into(), json!({"apiVersion": "v1", "kind": "Node", "name": node}));
+    on_pod(&pod.key, Operation::Create(Arc::new(binding))).sub("binding")
+}
+
+/// Reads a pod, to learn what became of a binding.
+pub(super) fn read(key: &ObjectKey) -> ApiRequest {
+    on_pod(key, Operation::Get)
+}
+
+fn on_pod(key: &ObjectKey, op: Operation) -> ApiRequest {
+    ApiRequest::object(&resources::PODS, &key.namespace, &key.name, op)
+}
+
+/// Writes the condition `PodScheduled` with status False, and the nominated node if that changes; nothing if the pod
+/// says so already.
+pub(super) fn not_scheduled(
+    now: Time,
+    object: &Object,
+    why: &'static str,
+    message: &str,
+    nominated: Option<&str>,
+) -> Option<ApiRequest> {
+    let conditions = object.at("/status/conditions").and_then(Value::as_array);
+    let is_ours = |c: &&Value| c.get("type").and_then(Value::as_str) == Some("PodScheduled");
+    let old = conditions.and_then(|list| list.iter().find(is_ours));
+    let text = |field: &str| old.and_then(|c| c.get(field)).and_then(Value::as_str).unwrap_or("");
+    let told = text("status") == "False" && text("reason") == why && text("message") == message;
+    let seated = nominated.is_none_or(|n| n == object.str_at("/status/nominatedNodeName"));
+    if told && seated {
+        return None;
+    }
+    let since = match text("status") {
+        "False" if !text("lastTransitionTime").is_empty() => String::from(text("lastTransitionTime")),
+        _ => now.to_rfc3339(),
+    };
+    let mut status = json!({"conditions": [{
+        "type": "PodScheduled", "status": "False", "reason": why, "message": message,
+        "lastProbeTime": null, "lastTransitionTime": since,
+    }]});
+    if let (Some(node), Some(map)) = (nominated, status.as_object_mut()) {
+        map.insert("nominatedNodeName".into(), if node.is_empty() { Value::Null } else { json!(node) });
+    }
+    let body = json!({"metadata": {"uid": object.metadata.uid}, "status": status});
+    let op = Operation::Patch { kind: PatchKind::Strategic, body, field_manager: None, force: false };
+    Some(on_pod(&ObjectKey::of(object), op).sub("status"))
+}
+
+/// What the answer to a binding means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Bound,
+    /// The pod is not there any more.
+    Gone,
+    Refused,
+    Unknown,
+}
+
+pub(super) fn outcome<T>(answer: &Result<T, ApiError>) -> Outcome {
+    match answer {
+        Ok(_) => Outcome::Bound,
+        Err(e) if e.is(reason::NOT_FOUND) => Outcome::Gone,
+        Err(ApiError::Status(s)) if !matches!(s.code, 500 | 502 | 503 | 504) => Outcome::Refused,
+        Err(_) => Outcome::Unknown,
+    }
+}

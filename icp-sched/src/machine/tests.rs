@@ -1,0 +1,149 @@
+mod api;
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::vec::Vec;
+
+use icp_core::api::resources;
+use icp_core::base::{Duration, Rng};
+use icp_core::client::LeaderElectorConfig;
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::{SchedulerConfig, SchedulerMachine};
+use api::{Faults, World};
+
+fn world(seed: u64, faults: Faults) -> World {
+    World::new(seed, faults, alloc::vec![SchedulerMachine::new(SchedulerConfig::default(), Rng::new(seed))])
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn pods_are_bound_and_told_of() {
+    let mut w = world(1, Faults::default());
+    w.node("w1", "1");
+    w.pod("a", "600m");
+    w.pod("b", "600m");
+    w.run_for(SECOND);
+    assert_eq!(w.node_of("a"), "w1");
+    assert_eq!(w.node_of("b"), "");
+    let b = w.get(&resources::PODS, "b").unwrap();
+    let condition = b.at("/status/conditions/0").unwrap();
+    assert_eq!(condition["type"], "PodScheduled");
+    assert_eq!(condition["reason"], "Unschedulable");
+    assert_eq!(condition["message"], "0/1 nodes are available: 1 Insufficient cpu.");
+    let mut events = w.events();
+    events.sort();
+    assert_eq!(
+        events,
+        [
+            "FailedScheduling 0/1 nodes are available: 1 Insufficient cpu.",
+            "Scheduled Successfully assigned default/a to w1"
+        ]
+    );
+    // Nothing is tried, and nothing written, until something happens.
+    let before = w.objects.values().map(|o| o.metadata.resource_version.clone()).max();
+    w.run_for(SECOND * 200);
+    assert_eq!(w.objects.values().map(|o| o.metadata.resource_version.clone()).max(), before);
+    w.delete(&resources::PODS, "a");
+    w.run_for(SECOND * 2);
+    assert_eq!(w.node_of("b"), "w1");
+}
+
+#[test]
+fn gates_taints_cordons_and_other_schedulers() {
+    let mut w = world(1, Faults::default());
+    w.node("w1", "4");
+    w.change(&resources::NODES, "w1", |n| {
+        n.rest.insert("spec".into(), json!({"unschedulable": true}));
+    });
+    let pod = |name: &str, more: serde_json::Value| {
+        let mut spec = json!({"schedulerName": "default-scheduler", "containers": []});
+        for (k, v) in more.as_object().unwrap() {
+            spec[k] = v.clone();
+        }
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"}, "spec": spec})
+    };
+    w.create(&resources::PODS, pod("other", json!({"schedulerName": "mine"})));
+    w.create(&resources::PODS, pod("gated", json!({"schedulingGates": [{"name": "g"}]})));
+    w.create(&resources::PODS, pod("plain", json!({})));
+    w.create(&resources::PODS, pod("bad", json!({"affinity": {"podAffinity":
+        {"requiredDuringSchedulingIgnoredDuringExecution": [{"labelSelector": {"matchLabels": {"-": "x"}}}]}}})));
+    w.run_for(SECOND);
+    assert!(w.bindings.is_empty());
+    w.change(&resources::NODES, "w1", |n| {
+        n.rest.insert("spec".into(), json!({}));
+    });
+    w.run_for(SECOND * 2);
+    assert_eq!(w.node_of("plain"), "w1");
+    assert_eq!((w.node_of("gated"), w.node_of("other"), w.node_of("bad")), Default::default());
+    let bad = w.get(&resources::PODS, "bad").unwrap();
+    assert!(bad.str_at("/status/conditions/0/message").contains("spec.affinity.podAffinity"));
+    w.change(&resources::PODS, "gated", |p| {
+        p.rest.insert("spec".into(), json!({"schedulerName": "default-scheduler", "containers": []}));
+    });
+    w.run_for(SECOND);
+    assert_eq!(w.node_of("gated"), "w1");
+}
+
+#[test]
+fn one_leader_at_a_time_binds() {
+    let make = |who: &str, seed| {
+        let election = LeaderElectorConfig::new("kube-system", "kube-scheduler", who);
+        let config = SchedulerConfig { leader_election: Some(election), ..SchedulerConfig::default() };
+        SchedulerMachine::new(config, Rng::new(seed))
+    };
+    let mut w =
+        World::new(3, Faults { delay_ms: 20, ..Faults::default() }, alloc::vec![make("a", 1), make("b", 2)]);
+    w.node("w1", "100");
+    w.pod("p0", "1");
+    w.run_for(SECOND * 20);
+    assert_eq!(w.node_of("p0"), "w1");
+    let leader = w.machines.iter().position(|m| m.leading(w.now).is_some()).unwrap();
+    w.cut_off.push(leader);
+    w.pod("p1", "1");
+    w.run_for(SECOND * 60);
+    assert_eq!(w.node_of("p1"), "w1");
+    assert!(w.machines[leader].leading(w.now).is_none());
+    w.cut_off.clear();
+    let before = w.sent_bindings.len();
+    w.pod("p2", "1");
+    w.run_for(SECOND * 90);
+    assert_eq!(w.node_of("p2"), "w1");
+    assert!(w.sent_bindings[before..].iter().all(|(_, machine)| *machine == 1 - leader));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    /// Whatever is lost, refused or late: no pod is bound twice, no node is overcommitted, and in the end every pod
+    /// that can run does.
+    #[test]
+    fn faults_delay_but_do_not_break(seed in any::<u64>(), lost in 0..200_000_u32, refused in 0..300_000_u32) {
+        let faults = Faults { delay_ms: 50, lost_per_million: lost, refused_per_million: refused, watch_breaks_per_million: 20_000 };
+        let mut w = world(seed, faults);
+        for n in 0..4 {
+            w.node(&format!("w{n}"), "2");
+        }
+        for p in 0..12 {
+            w.pod(&format!("p{p}"), "700m"); // two on each node
+            w.run_for(Duration::from_millis(30));
+        }
+        w.run_for(SECOND * 30);
+        w.delete(&resources::NODES, "w3");
+        w.faults = Faults { delay_ms: 50, ..Faults::default() };
+        w.node("w4", "2");
+        w.node("w5", "2");
+        w.run_for(SECOND * 120);
+        let uids: BTreeSet<_> = w.bindings.iter().map(|(uid, _)| uid.clone()).collect();
+        prop_assert_eq!(uids.len(), w.bindings.len());
+        let mut on: BTreeMap<_, usize> = BTreeMap::new();
+        for p in 0..12 {
+            let node = w.node_of(&format!("p{p}"));
+            prop_assert!(!node.is_empty(), "p{p} waits: {:?}", w.machines[0]);
+            *on.entry(node).or_default() += 1;
+        }
+        prop_assert!(on.values().all(|n| *n <= 2), "{on:?}");
+        prop_assert!(w.machines[0].idle(w.now));
+    }
+}

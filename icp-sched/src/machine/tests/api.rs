@@ -1,0 +1,331 @@
+//! A naive API server around schedulers, in virtual time.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use icp_core::api::{Gvr, Object, Status, reason, resources};
+use icp_core::base::{Duration, Machine, Rng, Time};
+use icp_core::client::{
+    ApiError, ApiRequest, ClientEffect, ClientEvent, ObjectKey, Operation, Reply, RequestId, WatchEvent,
+    WatchKind,
+};
+use serde_json::{Value, json};
+
+use crate::machine::{Effect, Event, SchedulerMachine};
+
+type Answer = Result<Reply, ApiError>;
+
+/// What may go wrong.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Faults {
+    /// Longest way of a message, in milliseconds.
+    pub(super) delay_ms: u64,
+    /// Of a million requests, so many are lost, half of them after they were served.
+    pub(super) lost_per_million: u32,
+    /// Of a million bindings, so many are refused.
+    pub(super) refused_per_million: u32,
+    /// Of a million watch events, so many end the watch instead.
+    pub(super) watch_breaks_per_million: u32,
+}
+
+enum Message {
+    Serve(usize, RequestId, ApiRequest),
+    Tell(usize, ClientEvent),
+}
+
+pub(super) struct World {
+    pub(super) now: Time,
+    pub(super) machines: Vec<SchedulerMachine>,
+    pub(super) objects: BTreeMap<(Gvr, ObjectKey), Arc<Object>>,
+    pub(super) faults: Faults,
+    /// Bindings that were carried out: pod uid and node.
+    pub(super) bindings: Vec<(String, String)>,
+    /// When each machine sent a binding.
+    pub(super) sent_bindings: Vec<(Time, usize)>,
+    /// Machines that reach nobody.
+    pub(super) cut_off: Vec<usize>,
+    rng: Rng,
+    revision: u64,
+    log: Vec<(Gvr, WatchEvent)>,
+    watches: BTreeMap<(usize, RequestId), (Gvr, usize)>,
+    watch_due: BTreeMap<(usize, RequestId), Time>,
+    wire: BTreeMap<(Time, u64), Message>,
+    sent: u64,
+}
+
+fn refuse(code: u16, reason: &str, message: &str) -> Answer {
+    Err(ApiError::Status(Status::failure(code, reason, message)))
+}
+
+impl World {
+    pub(super) fn new(seed: u64, faults: Faults, machines: Vec<SchedulerMachine>) -> Self {
+        let mut world = Self {
+            now: Time::from_secs(1_800_000_000),
+            machines,
+            objects: BTreeMap::new(),
+            faults,
+            bindings: Vec::new(),
+            sent_bindings: Vec::new(),
+            cut_off: Vec::new(),
+            rng: Rng::new(seed),
+            revision: 0,
+            log: Vec::new(),
+            watches: BTreeMap::new(),
+            watch_due: BTreeMap::new(),
+            wire: BTreeMap::new(),
+            sent: 0,
+        };
+        world.create(&resources::NAMESPACES, json!({"metadata": {"name": "default"}}));
+        for m in 0..world.machines.len() {
+            let mut out = Vec::new();
+            world.machines[m].on(world.now, Event::Start, &mut out);
+            world.perform(m, out);
+        }
+        world
+    }
+
+    pub(super) fn create(&mut self, gvr: &Gvr, object: Value) {
+        let mut object: Object = serde_json::from_value(object).unwrap();
+        object.metadata.uid = self.rng.uuid();
+        object.metadata.creation_timestamp = Some(self.now);
+        self.store(gvr, object, WatchKind::Added);
+    }
+
+    pub(super) fn node(&mut self, name: &str, cpu: &str) {
+        let room = json!({"cpu": cpu, "memory": "8Gi", "pods": "110"});
+        self.create(&resources::NODES, json!({"metadata": {"name": name}, "status": {"allocatable": room}}));
+    }
+
+    pub(super) fn pod(&mut self, name: &str, cpu: &str) {
+        self.create(
+            &resources::PODS,
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"},
+            "spec": {"schedulerName": "default-scheduler", "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]}}),
+        );
+    }
+
+    pub(super) fn get(&self, gvr: &Gvr, name: &str) -> Option<&Arc<Object>> {
+        let namespace = if *gvr == resources::NODES { "" } else { "default" };
+        self.objects.get(&(gvr.clone(), ObjectKey::new(namespace, name)))
+    }
+
+    pub(super) fn node_of(&self, pod: &str) -> String {
+        self.get(&resources::PODS, pod).map(|p| p.str_at("/spec/nodeName").into()).unwrap_or_default()
+    }
+
+    pub(super) fn events(&self) -> Vec<String> {
+        let events = self.objects.iter().filter(|((g, _), _)| *g == resources::EVENTS);
+        events.map(|(_, e)| format!("{} {}", e.str_at("/reason"), e.str_at("/note"))).collect()
+    }
+
+    pub(super) fn change(&mut self, gvr: &Gvr, name: &str, change: impl FnOnce(&mut Object)) {
+        let mut object = Object::clone(self.get(gvr, name).unwrap());
+        change(&mut object);
+        self.store(gvr, object, WatchKind::Modified);
+    }
+
+    pub(super) fn delete(&mut self, gvr: &Gvr, name: &str) {
+        let object = Object::clone(self.get(gvr, name).unwrap());
+        self.store(gvr, object, WatchKind::Deleted);
+    }
+
+    pub(super) fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        for _ in 0..2_000_000 {
+            let wire = self.wire.first_key_value().map(|((due, _), _)| *due);
+            let timers = self.machines.iter().enumerate().filter_map(|(m, s)| Some((s.deadline()?, m)));
+            let timer = timers.min();
+            let due = [wire, timer.map(|(t, _)| t)].into_iter().flatten().min();
+            let Some(due) = due.filter(|due| *due <= end) else {
+                self.now = end;
+                return;
+            };
+            self.now = self.now.max(due);
+            match timer {
+                Some((t, m)) if wire.is_none_or(|w| t < w) => {
+                    let mut out = Vec::new();
+                    self.machines[m].wake(self.now, &mut out);
+                    self.perform(m, out);
+                }
+                _ => {
+                    if let Some((_, message)) = self.wire.pop_first() {
+                        self.handle(message);
+                    }
+                }
+            }
+        }
+        panic!("time does not pass");
+    }
+
+    fn post(&mut self, due: Time, message: Message) {
+        self.sent += 1;
+        self.wire.insert((due, self.sent), message);
+    }
+
+    fn later(&mut self) -> Time {
+        self.now + Duration::from_millis(1 + self.rng.below(self.faults.delay_ms.max(1)))
+    }
+
+    fn perform(&mut self, machine: usize, out: Vec<Effect>) {
+        for effect in out {
+            match effect {
+                Effect::Client(
+                    ClientEffect::Request { id, request } | ClientEffect::Watch { id, request },
+                ) => {
+                    if request.subresource == Some("binding") {
+                        assert!(self.machines[machine].leading(self.now).is_some(), "not fenced");
+                        self.sent_bindings.push((self.now, machine));
+                    }
+                    let due = self.later();
+                    self.post(due, Message::Serve(machine, id, request));
+                }
+                Effect::Client(ClientEffect::CloseWatch { id }) => {
+                    self.watches.remove(&(machine, id));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn handle(&mut self, message: Message) {
+        match message {
+            Message::Tell(m, event) => {
+                if !self.cut_off.contains(&m) {
+                    let mut out = Vec::new();
+                    self.machines[m].on(self.now, event.into(), &mut out);
+                    self.perform(m, out);
+                }
+            }
+            Message::Serve(m, ..) if self.cut_off.contains(&m) => {}
+            Message::Serve(m, id, request) => {
+                if let Operation::Watch(options) = &request.op {
+                    let from: u64 = options.resource_version.as_ref().unwrap().parse().unwrap();
+                    let version = |e: &WatchEvent| e.object.metadata.resource_version.parse::<u64>().unwrap();
+                    let all = self.log.len();
+                    let cursor = self.log.iter().position(|(_, e)| version(e) > from).unwrap_or(all);
+                    self.watches.insert((m, id), (request.gvr, cursor));
+                    self.deliver();
+                    return;
+                }
+                let lost = self.rng.chance(self.faults.lost_per_million);
+                let served = !lost || self.rng.chance(500_000);
+                let answer = if served { self.serve(&request) } else { refuse(0, "", "") };
+                let result = if lost { Err(ApiError::Unreachable("lost".into())) } else { answer };
+                let due = self.later();
+                self.post(due, Message::Tell(m, ClientEvent::Reply { id, result }));
+            }
+        }
+    }
+
+    fn deliver(&mut self) {
+        let ids: Vec<(usize, RequestId)> = self.watches.keys().copied().collect();
+        for at in ids {
+            while let Some((gvr, cursor)) = self.watches.get(&at).cloned() {
+                let Some((of, event)) = self.log.get(cursor).cloned() else { break };
+                self.watches.insert(at, (gvr.clone(), cursor + 1));
+                if of != gvr {
+                    continue;
+                }
+                let due = self.watch_due.get(&at).copied().unwrap_or(self.now).max(self.later());
+                self.watch_due.insert(at, due);
+                let id = at.1;
+                let tell = if self.rng.chance(self.faults.watch_breaks_per_million) {
+                    self.watches.remove(&at);
+                    let error = Status::failure(410, reason::EXPIRED, "watch");
+                    ClientEvent::WatchClosed { id, error: Some(ApiError::Status(error)) }
+                } else {
+                    ClientEvent::Watch { id, event }
+                };
+                self.post(due, Message::Tell(at.0, tell));
+            }
+        }
+    }
+
+    fn store(&mut self, gvr: &Gvr, mut object: Object, kind: WatchKind) -> Arc<Object> {
+        self.revision += 1;
+        object.metadata.resource_version = self.revision.to_string();
+        let object = Arc::new(object);
+        let at = (gvr.clone(), ObjectKey::of(&object));
+        match kind {
+            WatchKind::Deleted => self.objects.remove(&at),
+            _ => self.objects.insert(at, Arc::clone(&object)),
+        };
+        self.log.push((gvr.clone(), WatchEvent { kind, object: Arc::clone(&object) }));
+        self.deliver();
+        object
+    }
+
+    fn serve(&mut self, request: &ApiRequest) -> Answer {
+        let gvr = &request.gvr;
+        let namespace = request.namespace.clone().unwrap_or_default();
+        let key = ObjectKey::new(&namespace, request.name.as_deref().unwrap_or(""));
+        let old = self.objects.get(&(gvr.clone(), key)).cloned();
+        match (&request.op, old) {
+            (Operation::List(_), _) => Ok(Reply::List {
+                items: self
+                    .objects
+                    .iter()
+                    .filter(|((g, _), _)| g == gvr)
+                    .map(|(_, o)| Arc::clone(o))
+                    .collect(),
+                resource_version: self.revision.to_string(),
+                continue_token: None,
+            }),
+            (Operation::Create(binding), Some(pod)) if request.subresource == Some("binding") => {
+                self.bind(binding, &pod)
+            }
+            (Operation::Create(object), None) if request.subresource.is_none() => {
+                if self.objects.contains_key(&(gvr.clone(), ObjectKey::of(object))) {
+                    return refuse(409, reason::ALREADY_EXISTS, "exists");
+                }
+                Ok(Reply::Object(self.store(gvr, Object::clone(object), WatchKind::Added)))
+            }
+            (Operation::Get, Some(old)) => Ok(Reply::Object(old)),
+            (Operation::Update(new), Some(old)) => {
+                if new.metadata.resource_version != old.metadata.resource_version {
+                    return refuse(409, reason::CONFLICT, "modified");
+                }
+                Ok(Reply::Object(self.store(gvr, Object::clone(new), WatchKind::Modified)))
+            }
+            (Operation::Patch { body, .. }, Some(old)) => {
+                if body.pointer("/metadata/uid").is_some_and(|u| *u != json!(old.metadata.uid)) {
+                    return refuse(409, reason::CONFLICT, "uid");
+                }
+                let mut new = Object::clone(&old);
+                for field in ["status", "series"] {
+                    let Some(change) = body.get(field).and_then(Value::as_object) else { continue };
+                    let part = new.rest.entry(field).or_insert_with(|| json!({}));
+                    for (k, v) in change {
+                        part[k.as_str()] = v.clone();
+                    }
+                }
+                Ok(Reply::Object(self.store(gvr, new, WatchKind::Modified)))
+            }
+            (Operation::Delete(_), Some(old)) => {
+                self.store(gvr, Object::clone(&old), WatchKind::Deleted);
+                Ok(Reply::Status(Status::default()))
+            }
+            (_, None) => refuse(404, reason::NOT_FOUND, "not found"),
+            (op, _) => panic!("{op:?}"),
+        }
+    }
+
+    fn bind(&mut self, binding: &Object, pod: &Arc<Object>) -> Answer {
+        assert_eq!(binding.str_at("/target/kind"), "Node");
+        if self.rng.chance(self.faults.refused_per_million) {
+            return refuse(403, reason::FORBIDDEN, "no");
+        }
+        if binding.metadata.uid != pod.metadata.uid || !pod.str_at("/spec/nodeName").is_empty() {
+            return refuse(409, reason::CONFLICT, "already assigned");
+        }
+        let node = binding.str_at("/target/name");
+        self.bindings.push((pod.metadata.uid.clone(), node.into()));
+        let mut new = Object::clone(pod);
+        new.rest.entry("spec").or_insert_with(|| json!({}))["nodeName"] = json!(node);
+        self.store(&resources::PODS, new, WatchKind::Modified);
+        Ok(Reply::Status(Status::default()))
+    }
+}

@@ -1,0 +1,362 @@
+//! The queue.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use core::cmp::Reverse;
+
+use icp_core::base::{Duration, Time, TimingWheel};
+use icp_core::client::ObjectKey;
+
+use super::ClusterEvent;
+use crate::model::Pod;
+
+/// First and longest pause of a pod that found no node (`podInitialBackoffSeconds`, `podMaxBackoffSeconds`).
+const BACKOFF_INITIAL: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// A pod that nothing happened for is tried anyway after this long (`podMaxInUnschedulablePodsDuration`).
+const STUCK_MAX: Duration = Duration::from_secs(300);
+
+/// Where a pod stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    /// Ready, since then and in this order.
+    Active(Time, u64),
+    /// Pausing.
+    Backoff,
+    /// Waiting for the cluster to change.
+    Stuck(BTreeSet<&'static str>),
+    /// Being placed.
+    Working,
+    /// Waiting for its scheduling gates to go.
+    Gated,
+}
+
+#[derive(Clone, Debug)]
+struct Waiting {
+    pod: Pod,
+    place: Place,
+    /// Tries that found no node.
+    failures: u32,
+    last_try: Time,
+}
+
+/// How many pods stand where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueSizes {
+    /// Ready.
+    pub active: usize,
+    /// Pausing.
+    pub backoff: usize,
+    /// Waiting for the cluster to change.
+    pub unschedulable: usize,
+    /// Waiting for their gates to go.
+    pub gated: usize,
+}
+
+/// Pods that wait for a node. The most important comes first, then the one that waits longest (PrioritySort). Pauses
+/// double from 1 s to 10 s; a pod that pauses is taken early when no other is ready (KEP-5142), except after an
+/// error.
+#[derive(Clone, Debug, Default)]
+pub struct Queue {
+    pods: BTreeMap<ObjectKey, Waiting>,
+    active: BTreeMap<(Reverse<i32>, Time, u64), ObjectKey>,
+    /// When pauses end.
+    backoff: TimingWheel<ObjectKey>,
+    /// Pausing pods that may be taken early, by the end of their pause.
+    early: BTreeSet<(Time, ObjectKey)>,
+    /// When stuck pods are tried anyway.
+    stuck: TimingWheel<ObjectKey>,
+    /// Stuck pods by the plugins that rejected them; under the empty name if none is known.
+    stuck_by: BTreeMap<&'static str, BTreeSet<ObjectKey>>,
+    order: u64,
+}
+
+impl Queue {
+    /// A pod wants a node, or changed while it waits. A change gives a stuck pod another chance.
+    pub fn set(&mut self, now: Time, pod: Pod) {
+        let gated = !pod.gates.is_empty();
+        let key = pod.key.clone();
+        match self.pods.get_mut(&key) {
+            Some(old) if old.pod.uid == pod.uid => {
+                let same = old.pod.spec == pod.spec && old.pod.gates == pod.gates;
+                let moved =
+                    old.pod.spec.priority != pod.spec.priority || gated != (old.place == Place::Gated);
+                if same || (old.place == Place::Working && !gated) {
+                    old.pod = pod;
+                    return;
+                }
+                if !moved && !matches!(old.place, Place::Stuck(_)) {
+                    old.pod = pod;
+                    return;
+                }
+                self.leave(&key);
+                if let Some(waiting) = self.pods.get_mut(&key) {
+                    waiting.pod = pod;
+                    waiting.place = Place::Gated;
+                }
+            }
+            _ => {
+                self.remove(&key);
+                let waiting = Waiting { pod, place: Place::Gated, failures: 0, last_try: now };
+                self.pods.insert(key.clone(), waiting);
+            }
+        }
+        if !gated {
+            self.activate(now, &key);
+        }
+    }
+
+    /// The pod wants no node any more.
+    pub fn remove(&mut self, key: &ObjectKey) -> Option<Pod> {
+        self.leave(key);
+        self.pods.remove(key).map(|w| w.pod)
+    }
+
+    /// The pod of that name, if it waits or is being placed.
+    #[must_use]
+    pub fn get(&self, key: &ObjectKey) -> Option<&Pod> {
+        self.pods.get(key).map(|w| &w.pod)
+    }
+
+    /// The next pod to place; [`Queue::remove`], [`Queue::unschedulable`] or [`Queue::failed`] must follow.
+    pub fn pop(&mut self, now: Time) -> Option<Pod> {
+        self.ripen(now);
+        let key = match self.active.pop_first() {
+            Some((_, key)) => key,
+            None => {
+                let (_, key) = self.early.pop_first()?;
+                self.backoff.cancel(&key);
+                key
+            }
+        };
+        let waiting = self.pods.get_mut(&key)?;
+        waiting.place = Place::Working;
+        waiting.last_try = now;
+        Some(waiting.pod.clone())
+    }
+
+    /// No node would do, because of these plugins: the pod waits until something happens that matters to one of them.
+    pub fn unschedulable(&mut self, now: Time, key: &ObjectKey, plugins: BTreeSet<&'static str>) {
+        self.leave(key);
+        let Some(waiting) = self.pods.get_mut(key) else { return };
+        waiting.failures = waiting.failures.saturating_add(1);
+        waiting.last_try = now;
+        if plugins.is_empty() {
+            self.stuck_by.entry("").or_default().insert(key.clone());
+        }
+        for plugin in &plugins {
+            self.stuck_by.entry(plugin).or_default().insert(key.clone());
+        }
+        waiting.place = Place::Stuck(plugins);
+        self.stuck.set(key.clone(), now + STUCK_MAX);
+    }
+
+    /// Something went wrong that may not next time: the pod pauses.
+    pub fn failed(&mut self, now: Time, key: &ObjectKey) {
+        self.leave(key);
+        let Some(waiting) = self.pods.get_mut(key) else { return };
+        waiting.failures = waiting.failures.saturating_add(1);
+        waiting.last_try = now;
+        waiting.place = Place::Backoff;
+        let due = now + pause(waiting.failures);
+        self.backoff.set(key.clone(), due);
+    }
+
+    /// The cluster changed: stuck pods for which it matters are ready again when their pause is over.
+    pub fn happened(&mut self, now: Time, event: ClusterEvent) {
+        let lists = self.stuck_by.iter().filter(|(plugin, _)| event.matters_to(plugin));
+        let keys: BTreeSet<ObjectKey> = lists.flat_map(|(_, keys)| keys).cloned().collect();
+        for key in keys {
+            self.retry(now, &key);
+        }
+    }
+
+    /// Every stuck pod is ready again when its pause is over.
+    pub fn retry_all(&mut self, now: Time) {
+        let keys: BTreeSet<ObjectKey> = self.stuck_by.values().flatten().cloned().collect();
+        for key in keys {
+            self.retry(now, &key);
+        }
+    }
+
+    /// Whether [`Queue::pop`] would return a pod.
+    #[must_use]
+    pub fn is_ready(&self, now: Time) -> bool {
+        !self.active.is_empty()
+            || !self.early.is_empty()
+            || self.backoff.deadline().is_some_and(|due| due <= now)
+            || self.stuck.deadline().is_some_and(|due| due <= now)
+    }
+
+    /// When the next pod becomes ready by itself.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        [self.backoff.deadline(), self.stuck.deadline()].into_iter().flatten().min()
+    }
+
+    /// How many pods stand where.
+    #[must_use]
+    pub fn sizes(&self) -> QueueSizes {
+        let mut sizes = QueueSizes::default();
+        for waiting in self.pods.values() {
+            match waiting.place {
+                Place::Active(..) => sizes.active += 1,
+                Place::Backoff => sizes.backoff += 1,
+                Place::Stuck(_) => sizes.unschedulable += 1,
+                Place::Gated => sizes.gated += 1,
+                Place::Working => {}
+            }
+        }
+        sizes
+    }
+
+    fn retry(&mut self, now: Time, key: &ObjectKey) {
+        self.leave(key);
+        let Some(waiting) = self.pods.get_mut(key) else { return };
+        let due = waiting.last_try + pause(waiting.failures);
+        if due <= now {
+            self.activate(now, key);
+        } else {
+            waiting.place = Place::Backoff;
+            self.backoff.set(key.clone(), due);
+            self.early.insert((due, key.clone()));
+        }
+    }
+
+    fn activate(&mut self, now: Time, key: &ObjectKey) {
+        let Some(waiting) = self.pods.get_mut(key) else { return };
+        self.order += 1;
+        waiting.place = Place::Active(now, self.order);
+        self.active.insert((Reverse(waiting.pod.spec.priority), now, self.order), key.clone());
+    }
+
+    /// Ends the pauses that are over.
+    fn ripen(&mut self, now: Time) {
+        while self.backoff.deadline().is_some_and(|due| due <= now) {
+            let due = self.backoff.deadline();
+            let Some(key) = self.backoff.pop(now) else { break };
+            if let Some(due) = due {
+                self.early.remove(&(due, key.clone()));
+            }
+            self.activate(now, &key);
+        }
+        while let Some(key) = self.stuck.pop(now) {
+            self.retry(now, &key);
+        }
+    }
+
+    /// Takes a pod out of the index that it stands in.
+    fn leave(&mut self, key: &ObjectKey) {
+        let Some(waiting) = self.pods.get(key) else { return };
+        match &waiting.place {
+            Place::Active(since, order) => {
+                self.active.remove(&(Reverse(waiting.pod.spec.priority), *since, *order));
+            }
+            Place::Backoff => {
+                if let Some(due) = self.backoff.due(key) {
+                    self.early.remove(&(due, key.clone()));
+                }
+                self.backoff.cancel(key);
+            }
+            Place::Stuck(plugins) => {
+                self.stuck.cancel(key);
+                for plugin in plugins.iter().copied().chain([""]) {
+                    if let Some(keys) = self.stuck_by.get_mut(plugin) {
+                        keys.remove(key);
+                    }
+                }
+            }
+            Place::Working | Place::Gated => {}
+        }
+    }
+}
+
+fn pause(failures: u32) -> Duration {
+    let factor = 1_u32.checked_shl(failures.saturating_sub(1).min(31)).unwrap_or(u32::MAX);
+    BACKOFF_INITIAL.saturating_mul(factor).min(BACKOFF_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::format;
+    use alloc::sync::Arc;
+    use alloc::vec::Vec;
+
+    use super::*;
+    use crate::model::PodSpec;
+
+    fn pod(name: &str, priority: i32) -> Pod {
+        Pod::new(name, Arc::new(PodSpec { priority, ..PodSpec::asking(1, 1) }))
+    }
+
+    fn at(secs: i64) -> Time {
+        Time::from_secs(secs)
+    }
+
+    #[test]
+    fn the_most_important_first_then_the_oldest() {
+        let mut q = Queue::default();
+        for (name, priority) in [("a", 0), ("b", 5), ("c", 0), ("d", 5)] {
+            q.set(at(0), pod(name, priority));
+        }
+        let names: Vec<_> = core::iter::from_fn(|| q.pop(at(0))).map(|p| p.key.name).collect();
+        assert_eq!(names, ["b", "d", "a", "c"]);
+    }
+
+    #[test]
+    fn pauses_double_and_what_pauses_is_taken_early_unless_it_erred() {
+        let mut q = Queue::default();
+        q.set(at(0), pod("a", 0));
+        let key = q.pop(at(0)).unwrap().key;
+        q.failed(at(0), &key);
+        assert!(q.pop(at(0)).is_none() && !q.is_ready(at(0)));
+        assert_eq!(q.deadline(), Some(at(1)));
+        assert!(q.pop(at(1)).is_some());
+        q.failed(at(1), &key);
+        assert_eq!(q.deadline(), Some(at(3)));
+        q.pop(at(3)).unwrap();
+        q.unschedulable(at(3), &key, ["NodeName"].into());
+        q.happened(at(4), ClusterEvent::PodRemoved);
+        assert_eq!(q.sizes().unschedulable, 1);
+        q.happened(at(4), ClusterEvent::NodeAdded);
+        assert_eq!(q.sizes().backoff, 1);
+        assert!(q.pop(at(4)).is_some());
+        for _ in 0..10 {
+            q.failed(at(4), &key);
+        }
+        assert_eq!(q.deadline(), Some(at(14)));
+    }
+
+    #[test]
+    fn nobody_is_stuck_for_ever() {
+        let mut q = Queue::default();
+        q.set(at(0), pod("a", 0));
+        let key = q.pop(at(0)).unwrap().key;
+        q.unschedulable(at(0), &key, ["NodeName"].into());
+        assert_eq!(q.deadline(), Some(at(300)));
+        assert!(q.pop(at(299)).is_none());
+        assert!(q.pop(at(300)).is_some());
+    }
+
+    #[test]
+    fn gates_and_changes() {
+        let mut q = Queue::default();
+        let mut gated = pod("a", 0);
+        gated.gates.push("quota".into());
+        q.set(at(0), gated.clone());
+        assert!(q.pop(at(0)).is_none());
+        assert_eq!(q.sizes().gated, 1);
+        gated.gates.clear();
+        q.set(at(1), gated.clone());
+        let key = q.pop(at(1)).unwrap().key;
+        q.unschedulable(at(1), &key, ["NodeName"].into());
+        q.set(at(2), gated.clone()); // nothing changed
+        assert!(q.pop(at(2)).is_none());
+        Arc::make_mut(&mut gated.spec).labels.insert("a".into(), "b".into());
+        q.set(at(2), gated.clone());
+        assert!(q.pop(at(2)).is_some());
+        gated.uid = format!("{}2", gated.uid); // another pod of that name
+        q.set(at(3), gated);
+        assert!(q.pop(at(3)).is_some());
+        assert!(q.remove(&key).is_some() && q.get(&key).is_none());
+    }
+}
