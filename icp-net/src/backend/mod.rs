@@ -17,3 +17,5 @@ pub mod rtnl;
 pub mod service;
 #[cfg(all(test, feature = "netlink"))]
 pub(crate) mod testing;
+#[cfg(feature = "shell")]
+pub(crate) mod worker;

@@ -44,6 +44,7 @@ pub struct ProxyMachine {
     slices: Informer,
     observed: Observed,
     families: Vec<FamilyState>,
+    started: bool,
     phase: Phase,
     generation: u64,
     /// The kernel's state is unknown, or was long not looked at.
@@ -55,7 +56,7 @@ pub struct ProxyMachine {
 }
 
 impl ProxyMachine {
-    /// A proxy that was not started yet.
+    /// A proxy that was not started yet; it starts at its first wake, or by [`ProxyMachine::start`].
     #[must_use]
     pub fn new(config: Config) -> Self {
         let families = config.families.iter().filter(|f| **f != Family::Inet);
@@ -65,6 +66,7 @@ impl ProxyMachine {
             services: Informer::new(resources::SERVICES, ListOptions::default()),
             slices: Informer::new(resources::ENDPOINT_SLICES, ListOptions::default()),
             observed: Observed::default(),
+            started: false,
             phase: Phase::Listing,
             generation: 0,
             resync: true,
@@ -76,8 +78,11 @@ impl ProxyMachine {
         }
     }
 
-    /// Begins to follow Services and EndpointSlices.
+    /// Begins to follow Services and EndpointSlices, unless it does so already.
     pub fn start(&mut self, now: Time, out: &mut Vec<Effect>) {
+        if core::mem::replace(&mut self.started, true) {
+            return;
+        }
         self.services.start(now, &mut self.ids, out);
         self.slices.start(now, &mut self.ids, out);
     }
@@ -271,6 +276,7 @@ impl Machine for ProxyMachine {
     }
 
     fn wake(&mut self, now: Time, out: &mut Vec<Effect>) {
+        self.start(now, out);
         self.services.wake(now, out);
         self.slices.wake(now, out);
         if self.phase == Phase::Idle && self.due.is_some_and(|due| due <= now) {
@@ -281,7 +287,8 @@ impl Machine for ProxyMachine {
 
     fn deadline(&self) -> Option<Time> {
         let own = self.due.filter(|_| self.phase == Phase::Idle);
-        [own, self.services.deadline(), self.slices.deadline()].into_iter().flatten().min()
+        let start = (!self.started).then_some(Time::ZERO);
+        [own, start, self.services.deadline(), self.slices.deadline()].into_iter().flatten().min()
     }
 }
 

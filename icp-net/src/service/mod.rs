@@ -23,6 +23,8 @@ mod event;
 mod layout;
 mod machine;
 mod model;
+#[cfg(feature = "shell")]
+pub mod shell;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -18,8 +18,10 @@
 mod cable;
 mod files;
 mod network;
+mod routes;
 #[cfg(test)]
 mod tests;
 
 pub use files::FileBlocks;
 pub use network::{NodeNetwork, NodeNetworkConfig, NodeNetworkError};
+pub use routes::RouteBackend;

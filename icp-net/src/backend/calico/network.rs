@@ -1,8 +1,4 @@
 //! The pod network of one machine.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a namespace belongs to a thread, so each call into one has its own"
-)]
 
 use std::boxed::Box;
 use std::collections::BTreeSet;

@@ -1,4 +1,6 @@
 //! Pods on machines, all of them network namespaces.
 
+mod api;
+mod cluster;
 mod lab;
 mod pods;
