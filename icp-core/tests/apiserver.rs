@@ -274,7 +274,7 @@ fn dry_runs_write_nothing() {
     let (code, _) = s.post(&format!("{MAPS}?dryRun=All"), &config_map("a", json!({}), ""));
     assert_eq!((code, s.store.revision()), (201, before));
     assert_eq!(s.get(&format!("{MAPS}/a")).0, 404);
-    assert_eq!(s.post(&format!("{MAPS}?dryRun=some"), &config_map("a", json!({}), "")).0, 400);
+    assert_eq!(s.post(&format!("{MAPS}?dryRun=some"), &config_map("a", json!({}), "")).0, 422);
 }
 
 #[test]

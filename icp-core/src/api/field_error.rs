@@ -161,6 +161,10 @@ fn go_value(value: &Value) -> String {
     match value {
         Value::String(s) => format!("{s:?}"),
         Value::Null => "null".into(),
+        Value::Array(list) if !list.is_empty() && list.iter().all(Value::is_string) => {
+            let texts: Vec<String> = list.iter().map(go_value).collect();
+            format!("[]string{{{}}}", texts.join(", "))
+        }
         other => format!("{other}"),
     }
 }
@@ -174,17 +178,24 @@ impl fmt::Display for FieldError {
 /// The 422 for an object with faults (`apierrors.NewInvalid`).
 #[must_use]
 pub fn invalid(info: &ResourceInfo, name: &str, errors: &[FieldError]) -> Status {
+    invalid_kind((&info.gvr.group, &info.kind), name, errors)
+}
+
+/// The 422 for a value of any group and kind with faults, such as the options of a request.
+#[must_use]
+pub fn invalid_kind((group, kind): (&str, &str), name: &str, errors: &[FieldError]) -> Status {
+    let group_kind = if group.is_empty() { kind.into() } else { format!("{kind}.{group}") };
     let texts: Vec<String> = errors.iter().map(|e| format!("{e}")).collect();
     let all = match texts.as_slice() {
         [one] => one.clone(),
         many => format!("[{}]", many.join(", ")),
     };
     let mut status =
-        Status::failure(422, reason::INVALID, format!("{} {name:?} is invalid: {all}", info.group_kind()));
+        Status::failure(422, reason::INVALID, format!("{group_kind} {name:?} is invalid: {all}"));
     status.details = Some(StatusDetails {
         name: name.into(),
-        group: info.gvr.group.clone().into_owned(),
-        kind: info.kind.clone(),
+        group: group.into(),
+        kind: kind.into(),
         causes: errors
             .iter()
             .map(|e| StatusCause {

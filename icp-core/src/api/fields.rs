@@ -18,7 +18,7 @@ use alloc::vec::Vec;
 
 use serde_json::Value;
 
-use super::table::{ResourceInfo, SchemaSource};
+use super::table::ResourceInfo;
 use super::{Status, reason};
 
 /// One term of a field selector.
@@ -140,6 +140,8 @@ impl FieldSelector {
     /// # Errors
     /// A 400 if the text is malformed or names a field that the resource cannot be selected by.
     pub fn parse(info: &ResourceInfo, text: &str) -> Result<Self, Status> {
+        // A built-in kind without fields of its own goes by the rule for all: name and namespace, whatever its scope.
+        let by_default = !info.is_custom() && supported(info).is_empty();
         let mut terms = Vec::new();
         for part in split(text).iter().filter(|p| !p.is_empty()) {
             let at = part.find('=').ok_or_else(|| {
@@ -155,18 +157,16 @@ impl FieldSelector {
                 bad_request(format!("invalid field selector: invalid value: unescaped or unknown '{c}'"))
             })?;
             let known = field == "metadata.name"
-                || (field == "metadata.namespace" && info.namespaced)
+                || (field == "metadata.namespace" && (info.namespaced || by_default))
                 || supported(info).contains(&field)
                 || info.selectable_fields.iter().any(|s| s == field);
             if !known {
-                let text = match info.schema {
-                    SchemaSource::Builtin(_) => format!("field label not supported: {field}"),
-                    SchemaSource::Custom(_) => {
-                        format!(
-                            "field label not supported: {field}, only {} are supported",
-                            "metadata.name, metadata.namespace"
-                        )
-                    }
+                let text = if by_default {
+                    format!(
+                        "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                    )
+                } else {
+                    format!("field label not supported: {field}")
                 };
                 return Err(bad_request(text));
             }

@@ -241,12 +241,7 @@ impl<'t> Parser<'t> {
         }
         let key = match self.next() {
             Token::Word(key) => key,
-            other => {
-                return error(format!(
-                    "found '{}', expected: !, identifier, or 'end of string'",
-                    other.text()
-                ));
-            }
+            other => return error(format!("found '{}', expected: identifier", other.text())),
         };
         match self.peek() {
             Token::End | Token::Sign(",") => Requirement::new(key, Op::Exists, Vec::new()),
@@ -301,8 +296,13 @@ impl Selector {
         let fail = |e: SelectorError| SelectorError {
             message: format!("unable to parse requirement: {}", e.message),
         };
-        if parser.peek() == Token::End {
-            return Ok(Self::default());
+        match parser.peek() {
+            Token::End => return Ok(Self::default()),
+            Token::Word(_) | Token::Sign("!") => {}
+            found @ Token::Sign(_) => {
+                let text = found.text();
+                return error(format!("found '{text}', expected: !, identifier, or 'end of string'"));
+            }
         }
         loop {
             requirements.push(parser.requirement().map_err(fail)?);

@@ -26,7 +26,7 @@ pub mod schema;
 pub mod table;
 pub mod validate;
 
-pub use field_error::{FieldError, FieldErrorKind, invalid};
+pub use field_error::{FieldError, FieldErrorKind, invalid, invalid_kind};
 pub use gvk::{Gvk, Gvr};
 pub use object::{Object, ObjectMeta, OwnerReference, set_at};
 pub use quantity::Quantity;

@@ -10,12 +10,13 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::negotiate::Accept;
-use super::{ApiServer, Body, Query, RequestInfo, UserInfo, codec, failure, negotiate};
+use super::{ApiServer, Body, Query, RequestInfo, UserInfo, codec, failure, negotiate, options};
 use crate::api::printer::{self, IncludeObject};
-use crate::api::schema::{BodyFormat, Decoded, decode};
+use crate::api::schema::{BodyFormat, DecodeError, Decoded, Schema, decode, decode_with};
 use crate::api::table::ResourceInfo;
-use crate::api::{Status, apply};
+use crate::api::{FieldError, Gvk, Status, apply, invalid, set_at};
 use crate::base::Time;
+use crate::client::PatchKind;
 use crate::storage::Revision;
 
 /// Most warnings of one response.
@@ -27,6 +28,18 @@ pub(super) enum FieldValidation {
     Ignore,
     Warn,
     Strict,
+}
+
+/// The beginning of a body, for messages: as text if it may be JSON, else in hexadecimal.
+fn summary(body: &[u8]) -> String {
+    const BYTES_MAX: usize = 30;
+    let head = body.get(..BYTES_MAX).unwrap_or(body);
+    let dots = if body.len() > BYTES_MAX { " ..." } else { "" };
+    match body.first() {
+        None => "<empty>".into(),
+        Some(b'{') => String::from_utf8_lossy(head).into_owned() + dots,
+        Some(_) => head.iter().map(|b| alloc::format!("{b:02x}")).collect::<String>() + dots,
+    }
 }
 
 /// One request for a resource.
@@ -53,25 +66,8 @@ impl Context {
         headers: HeaderMap,
         user: UserInfo,
     ) -> Result<Self, Status> {
-        let dry_run = match query.all("dryRun").find(|v| !v.is_empty()) {
-            None => false,
-            Some("All") => true,
-            Some(other) => {
-                return Err(failure::bad_request(alloc::format!(
-                    "invalid dryRun value {other:?}: supported values: \"All\""
-                )));
-            }
-        };
-        let field_validation = match query.text("fieldValidation") {
-            "" | "Warn" => FieldValidation::Warn,
-            "Ignore" => FieldValidation::Ignore,
-            "Strict" => FieldValidation::Strict,
-            other => {
-                return Err(failure::bad_request(alloc::format!(
-                    "invalid fieldValidation value {other:?}: supported values: Ignore, Warn, Strict"
-                )));
-            }
-        };
+        let apply = negotiate::patch_kind(&headers) == Ok(PatchKind::Apply);
+        let options = options::write(request.verb, &query, apply)?;
         Ok(Self {
             accept: negotiate::accept(&headers)?,
             now: server.now(),
@@ -81,8 +77,8 @@ impl Context {
             query,
             headers,
             user,
-            dry_run,
-            field_validation,
+            dry_run: options.dry_run,
+            field_validation: options.field_validation,
             warnings: Vec::new(),
         })
     }
@@ -146,39 +142,64 @@ impl Context {
     /// Reads the body as an object of the resource.
     pub(super) fn decode(&mut self, body: &[u8]) -> Result<Value, Status> {
         let format = negotiate::body_format(&self.headers)?;
-        if body.is_empty() {
-            return Err(failure::bad_request("unable to decode an empty body"));
+        let decoded = decode(&self.info, body, format).map_err(|e| self.undecodable(body, format, &e))?;
+        self.check_kind(&decoded.value)?;
+        let object = self.check_fields(decoded).map_err(|why| self.unreadable(&why))?;
+        let object = self.with_kind(object);
+        if self.request.verb == "update" {
+            self.check_name(&object)?;
         }
-        let decoded = decode(&self.info, body, format).map_err(|e| e.to_status(&self.info))?;
-        let object = self.check_fields(decoded)?;
-        self.check_kind(&object, &self.info.api_version(), &self.info.kind)?;
         Ok(object)
     }
 
-    /// Reads the body as an object of another kind (a subresource's), leniently.
-    pub(super) fn decode_other(&self, body: &[u8], kind: &str) -> Result<Value, Status> {
-        let schema = crate::api::schema::Schema::Any;
+    /// The 400 for a body that cannot be read (`transformDecodeError` upstream).
+    fn undecodable(&self, body: &[u8], format: BodyFormat, error: &DecodeError) -> Status {
+        let other = decode_with(Schema::Any, "", body, format).ok();
+        if let Some(Err(status)) = other.map(|d| self.check_kind(&d.value)) {
+            // Of another kind, and therefore full of odd fields: the kind is the fault to tell.
+            return status;
+        }
+        let why = match error {
+            DecodeError::Syntax(text) if text.starts_with("EOF") => "unexpected end of JSON input".into(),
+            DecodeError::Syntax(_) | DecodeError::Depth => error.to_string(),
+            _ => return error.to_status(&self.info),
+        };
+        let what = match format {
+            BodyFormat::Json => "couldn't get version/kind; json parse error",
+            BodyFormat::Yaml => "error converting YAML to JSON",
+        };
+        failure::bad_request(alloc::format!(
+            "the object provided is unrecognized (must be of type {}): {what}: {why} ({})",
+            self.info.kind,
+            summary(body)
+        ))
+    }
+
+    /// Reads the body as an object of another kind (a subresource's), leniently. An empty body is an empty object.
+    pub(super) fn decode_other(&self, body: &[u8], gvk: &Gvk) -> Result<Value, Status> {
         let format = negotiate::body_format(&self.headers).unwrap_or(BodyFormat::Json);
         if body.is_empty() {
             return Ok(json!({}));
         }
-        crate::api::schema::decode_with(schema, kind, body, format)
-            .map(|d| d.value)
-            .map_err(|e| failure::bad_request(alloc::format!("{kind}: {e}")))
+        let refuse = |why: String| {
+            let Gvk { kind, version, .. } = gvk;
+            let text = alloc::format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}");
+            failure::bad_request(text)
+        };
+        let decoded =
+            decode_with(Schema::of(gvk), &gvk.kind, body, format).map_err(|e| refuse(e.to_string()))?;
+        match decoded.value {
+            value @ Value::Object(_) => Ok(value),
+            _ => Err(refuse("it is not an object".into())),
+        }
     }
 
-    pub(super) fn check_fields(&mut self, decoded: Decoded) -> Result<Value, Status> {
-        let mut faults = decoded.unknown_fields;
-        faults.extend(decoded.duplicate_fields);
+    /// Warns of unknown and duplicate fields, or refuses them with the text of the strict decoder.
+    pub(super) fn check_fields(&mut self, decoded: Decoded) -> Result<Value, String> {
+        let faults = decoded.strict_errors();
         match self.field_validation {
             FieldValidation::Strict if !faults.is_empty() => {
-                return Err(failure::bad_request(alloc::format!(
-                    "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",
-                    self.info.kind,
-                    self.info.gvr.version,
-                    self.info.kind,
-                    faults.join(", ")
-                )));
+                return Err(alloc::format!("strict decoding error: {}", faults.join(", ")));
             }
             FieldValidation::Warn => self.warnings.extend(faults),
             _ => {}
@@ -186,20 +207,101 @@ impl Context {
         Ok(decoded.value)
     }
 
-    fn check_kind(&self, object: &Value, api_version: &str, kind: &str) -> Result<(), Status> {
-        let text = |field| object.get(field).and_then(Value::as_str).unwrap_or("");
-        let (got_version, got_kind) = (text("apiVersion"), text("kind"));
-        if got_kind.is_empty() && got_version.is_empty() {
-            return Ok(());
-        }
-        if got_kind != kind {
+    /// The 400 for a body of the right kind that cannot be read.
+    pub(super) fn unreadable(&self, why: &str) -> Status {
+        let (kind, version) = (&self.info.kind, &self.info.gvr.version);
+        failure::bad_request(alloc::format!(
+            "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
+        ))
+    }
+
+    /// An object that says its kind and version.
+    pub(super) fn with_kind(&self, mut object: Value) -> Value {
+        set_at(&mut object, &["apiVersion"], self.info.api_version());
+        set_at(&mut object, &["kind"], self.info.kind.as_str());
+        object
+    }
+
+    /// Whether an object says that it is of the request's kind and version; what it does not say, the path says.
+    pub(super) fn check_kind(&self, object: &Value) -> Result<(), Status> {
+        let expected = self.info.gvk();
+        if !object.is_object() {
+            let text = "couldn't get version/kind; json parse error: json: cannot unmarshal the value into an object";
             return Err(failure::bad_request(alloc::format!(
-                "{got_kind} in version {got_version:?} cannot be handled as a {kind}: the object provided is unrecognized (must be of type {kind})"
+                "the object provided is unrecognized (must be of type {}): {text}",
+                expected.kind
             )));
         }
-        if got_version != api_version {
+        let text = |field| object.get(field).and_then(Value::as_str).unwrap_or("");
+        let mut got = Gvk::of(text("apiVersion"), text("kind"));
+        if got.kind.is_empty() {
+            got.kind = expected.kind.clone();
+        }
+        if got.version.is_empty() {
+            (got.group, got.version) = (expected.group.clone(), expected.version.clone());
+        }
+        if got == expected {
+            return Ok(());
+        }
+        let (api_version, wanted) = (got.api_version(), self.info.api_version());
+        if self.info.is_custom() {
+            if api_version == wanted {
+                let detail = alloc::format!("must be {}", expected.kind);
+                let error = FieldError::invalid("kind", got.kind, detail);
+                return Err(invalid(&self.info, codec::meta_str(object, "name"), &[error]));
+            }
+        } else {
+            let unfit = |why: String| {
+                let text = alloc::format!(
+                    "{} in version {:?} cannot be handled as a {}",
+                    got.kind,
+                    got.version,
+                    expected.kind
+                );
+                Err(failure::bad_request(alloc::format!("{text}: {why}")))
+            };
+            if matches!(Schema::of(&got), Schema::Any) {
+                return unfit(alloc::format!(
+                    "no kind {:?} is registered for version {api_version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+                    got.kind
+                ));
+            }
+            if got.kind != expected.kind {
+                let package = match expected.group.split('.').next() {
+                    None | Some("") => "core",
+                    Some(first) => first,
+                };
+                return unfit(alloc::format!(
+                    "converting ({}.{}) to ({package}.{}): unknown conversion",
+                    got.version,
+                    got.kind,
+                    expected.kind
+                ));
+            }
+        }
+        Err(failure::bad_request(alloc::format!(
+            "the API version in the data ({api_version}) does not match the expected API version ({wanted})"
+        )))
+    }
+
+    /// Whether a replacing object has the name and namespace of the path (`checkName` upstream).
+    fn check_name(&self, object: &Value) -> Result<(), Status> {
+        let (name, namespace) = (codec::meta_str(object, "name"), codec::meta_str(object, "namespace"));
+        let asked = &self.request.name;
+        if name.is_empty() {
             return Err(failure::bad_request(alloc::format!(
-                "the API version in the data ({got_version}) does not match the expected API version ({api_version})"
+                "the name of the object ({asked} based on URL) was undeterminable: name must be provided"
+            )));
+        }
+        if name != asked {
+            return Err(failure::bad_request(alloc::format!(
+                "the name of the object ({name}) does not match the name on the URL ({asked})"
+            )));
+        }
+        let asked = self.namespace();
+        if !asked.is_empty() && !namespace.is_empty() && namespace != asked {
+            return Err(failure::bad_request(alloc::format!(
+                "the namespace of the object ({namespace}) does not match the namespace on the request ({asked})"
             )));
         }
         Ok(())

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::plan::{self, DeleteOptions, Deletion};
 use super::store::Commit;
-use super::{Body, codec, failure};
-use crate::api::Status;
+use super::{Body, codec, failure, options};
+use crate::api::{FieldError, Gvk, Status};
 use crate::storage::Revision;
 
 /// Most tries of a deletion that somebody else gets ahead of.
@@ -43,7 +43,7 @@ pub(super) enum Deleted {
 impl Context {
     /// The options in the body, and those in the query where the body says nothing.
     pub(super) fn delete_options(&self, body: &[u8]) -> Result<DeleteOptions, Status> {
-        let value = self.decode_other(body, "DeleteOptions")?;
+        let value = self.decode_other(body, &Gvk::new("meta.k8s.io", "v1", "DeleteOptions"))?;
         let text = |p: &str| value.pointer(p).and_then(Value::as_str).map(ToString::to_string);
         let query = |k: &str| Some(self.query.text(k).to_string()).filter(|v| !v.is_empty());
         let orphan = value
@@ -51,9 +51,20 @@ impl Context {
             .and_then(Value::as_bool)
             .or_else(|| self.query.get("orphanDependents").map(|_| self.query.flag("orphanDependents")));
         let propagation = text("/propagationPolicy").or_else(|| query("propagationPolicy"));
-        if propagation.is_some() && orphan.is_some() {
-            return Err(failure::bad_request("orphanDependents and deletionPropagation cannot be both set"));
+        let mut errors = Vec::new();
+        if let Some(policy) = &propagation {
+            const FIELD: &str = "propagationPolicy";
+            const POLICIES: &[&str] = &["Foreground", "Background", "Orphan"];
+            if orphan.is_some() {
+                let detail = "orphanDependents and deletionPropagation cannot be both set";
+                errors.push(FieldError::invalid(FIELD, policy.as_str(), detail));
+            }
+            if !POLICIES.contains(&policy.as_str()) {
+                let allowed = [POLICIES, &["nil"]].concat();
+                errors.push(FieldError::not_supported(FIELD, policy.as_str(), &allowed));
+            }
         }
+        options::refuse("DeleteOptions", &errors)?;
         let all = value.pointer("/dryRun/0").and_then(Value::as_str) == Some("All");
         Ok(DeleteOptions {
             grace_secs: match value.get("gracePeriodSeconds").and_then(Value::as_i64) {

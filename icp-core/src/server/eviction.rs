@@ -13,7 +13,7 @@ use super::write::Change;
 use super::{Body, codec, failure, store};
 use crate::api::labels::Selector;
 use crate::api::resources::POD_DISRUPTION_BUDGETS;
-use crate::api::{Status, StatusCause, set_at};
+use crate::api::{Gvk, Status, StatusCause, set_at};
 
 /// Most pods that a budget may have under way.
 const DISRUPTED_PODS_MAX: usize = 2_000;
@@ -70,7 +70,7 @@ fn disrupt(budget: &Value, pod: &str, now: &str) -> Result<Value, Status> {
 
 impl Context {
     pub(super) async fn evict(&mut self, body: &[u8]) -> Result<Response<Body>, Status> {
-        let eviction = self.decode_other(body, "Eviction")?;
+        let eviction = self.decode_other(body, &Gvk::new("policy", "v1", "Eviction"))?;
         let options = eviction.get("deleteOptions").cloned().unwrap_or_else(|| json!({}));
         let mut options: DeleteOptions =
             self.delete_options(&serde_json::to_vec(&options).unwrap_or_default())?;

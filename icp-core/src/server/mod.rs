@@ -29,6 +29,7 @@ mod delete;
 mod eviction;
 mod nodes;
 mod nonresource;
+mod options;
 mod plan;
 mod ports;
 mod read;

@@ -27,6 +27,13 @@ fn plain(text: impl Into<Body>) -> Response<Body> {
     response
 }
 
+/// The page for a path that nobody serves (`http.NotFound` upstream).
+pub(super) fn no_such_page() -> Response<Body> {
+    let mut response = plain("404 page not found\n");
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
+}
+
 fn json_response(value: &Value) -> Response<Body> {
     let mut response = Response::new(Body::from(serde_json::to_vec(value).unwrap_or_default()));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -73,7 +80,7 @@ impl ApiServer {
             ["api" | "apis"] => self.roots(headers, info.path.trim_matches('/') == "api").await,
             ["apis", group] => {
                 let found = discovery::group(&self.resources().await?, group);
-                found.map(|v| json_response(&v)).ok_or_else(failure::no_such_path)
+                Ok(found.map_or_else(no_such_page, |v| json_response(&v)))
             }
             ["api", version] => self.resource_list("", version).await,
             ["apis", group, version] => self.resource_list(group, version).await,
@@ -87,7 +94,7 @@ impl ApiServer {
                 Some(key) => Ok(json_response(&key.jwks())),
                 None => Err(failure::no_such_path()),
             },
-            _ => Err(failure::no_such_path()),
+            _ => Ok(no_such_page()),
         }
     }
 
@@ -128,7 +135,7 @@ impl ApiServer {
 
     async fn resource_list(&self, group: &str, version: &str) -> Result<Response<Body>, Status> {
         let list = discovery::resource_list(&self.resources().await?, group, version);
-        list.map(|v| json_response(&v)).ok_or_else(failure::no_such_path)
+        Ok(list.map_or_else(no_such_page, |v| json_response(&v)))
     }
 
     async fn openapi(
@@ -140,7 +147,7 @@ impl ApiServer {
         let mut resources = self.resources().await?;
         resources.retain(|i| i.gvr.group == group && i.gvr.version == version);
         if resources.is_empty() {
-            return Err(failure::no_such_path());
+            return Ok(no_such_page());
         }
         Ok(tagged(headers, &openapi::document(group, version, &resources), "application/json"))
     }

@@ -53,8 +53,6 @@ pub(super) fn identify(
                 "the namespace of the provided object does not match the namespace sent on the request",
             ));
         }
-    } else if !own.is_empty() {
-        return Err(failure::bad_request("namespace may not be set on a cluster-scoped object"));
     } else {
         meta.remove("namespace");
     }
@@ -80,6 +78,10 @@ pub(super) fn preconditions(info: &ResourceInfo, new: &Value, old: &Value, put: 
     if !uid.is_empty() && uid != stored {
         let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {stored}");
         return Err(failure::conflict(info, name, &why));
+    }
+    if !version.is_empty() && version.parse::<u64>().is_err() {
+        let error = FieldError::invalid("metadata.resourceVersion", version, "must be a whole number");
+        return Err(invalid(info, name, &[error]));
     }
     if version.is_empty() || version == "0" {
         if put && info.strategy.conditional_update {

@@ -52,11 +52,21 @@ impl Continue {
     }
 
     fn decode(text: &str) -> Result<Self, Status> {
-        let bad = |e: String| failure::bad_request(alloc::format!("continue key is not valid: {e}"));
+        let bad = |e: String| {
+            failure::bad_request(alloc::format!("invalid continue token: continue key is not valid: {e}"))
+        };
         let bytes = B64.decode(text.trim_end_matches('=')).map_err(|e| bad(e.to_string()))?;
         let token: Self = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
-        if token.v != "meta.k8s.io/v1" || token.start.contains("..") {
-            return Err(bad("this server does not recognize the version or the key of the token".into()));
+        if token.v != "meta.k8s.io/v1" {
+            return Err(bad(alloc::format!("server does not recognize this encoded version {:?}", token.v)));
+        }
+        if token.rv == 0 {
+            return Err(bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)".into()));
+        }
+        if token.start.is_empty() || token.start.contains("..") {
+            return Err(bad(
+                "encoded start key empty or out of its collection (version meta.k8s.io/v1)".into()
+            ));
         }
         Ok(token)
     }
@@ -73,7 +83,7 @@ pub(super) struct Page {
 impl Context {
     pub(super) fn filter(&self) -> Result<Filter, Status> {
         let labels = Selector::parse(self.query.text("labelSelector"))
-            .map_err(|e| failure::bad_request(alloc::format!("unable to parse requirement: {e}")))?;
+            .map_err(|e| failure::bad_request(e.to_string()))?;
         let mut fields = FieldSelector::parse(&self.info, self.query.text("fieldSelector"))?;
         // A named watch or list is a field selector too.
         if !self.request.name.is_empty() && self.request.verb != "get" {
@@ -102,8 +112,9 @@ impl Context {
             "" => Ok(None),
             text => {
                 text.parse::<u64>().ok().and_then(|v| Revision::try_from(v).ok()).map(Some).ok_or_else(|| {
+                    let why = if text.bytes().all(|b| b.is_ascii_digit()) { "value out of range" } else { "invalid syntax" };
                     failure::bad_request(alloc::format!(
-                        "resourceVersion: Invalid value: {text:?}: must be a whole number"
+                        "invalid resource version: resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: {why}"
                     ))
                 })
             }
@@ -137,19 +148,6 @@ impl Context {
         let version = self.resource_version()?;
         let mut revision = 0;
         let exact = self.query.text("resourceVersionMatch") == "Exact";
-        match self.query.text("resourceVersionMatch") {
-            "" | "Exact" | "NotOlderThan" => {}
-            other => {
-                return Err(failure::bad_request(alloc::format!(
-                    "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
-                )));
-            }
-        }
-        if exact && version.is_none_or(|v| v == 0) {
-            return Err(failure::bad_request(
-                "resourceVersionMatch: Forbidden: resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\" or unset",
-            ));
-        }
         let token = self.query.text("continue");
         if !token.is_empty() {
             if version.is_some_and(|v| v != 0) {

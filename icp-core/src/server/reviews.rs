@@ -24,9 +24,7 @@ fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
 impl Context {
     pub(super) async fn review(&mut self, body: &[u8]) -> Result<Response<Body>, Status> {
         let kind = self.info.kind.clone();
-        let mut review = self.decode_other(body, &kind)?;
-        set_at(&mut review, &["kind"], kind.as_str());
-        set_at(&mut review, &["apiVersion"], self.info.api_version());
+        let mut review = self.decode(body)?;
         if review.get("metadata").is_none() {
             set_at(&mut review, &["metadata"], json!({}));
         }

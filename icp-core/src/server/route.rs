@@ -7,9 +7,9 @@ use http::{Request, Response};
 
 use super::auth::rbac::Attributes;
 use super::context::Context;
-use super::{ApiServer, Body, Query, RequestInfo, failure};
-use crate::api::Status;
+use super::{ApiServer, Body, Query, RequestInfo, failure, options};
 use crate::api::table::{self, ResourceInfo};
+use crate::api::{Status, names};
 
 impl ApiServer {
     pub(super) async fn route(&self, request: Request<Bytes>) -> Result<Response<Body>, Status> {
@@ -46,7 +46,12 @@ impl ApiServer {
             });
         }
         let Some(resource) = self.resource(&info.group, &info.version, &info.resource).await? else {
-            return Err(failure::no_such_path());
+            let here = |i: &Arc<ResourceInfo>| i.gvr.group == info.group && i.gvr.version == info.version;
+            return if self.resources().await?.iter().any(here) {
+                Err(failure::no_such_path())
+            } else {
+                Ok(super::nonresource::no_such_page())
+            };
         };
         if resource.namespaced == info.namespace.is_empty()
             && !(info.resource == "namespaces" && info.group.is_empty())
@@ -76,6 +81,14 @@ impl ApiServer {
 impl Context {
     async fn dispatch(mut self, request: Request<Bytes>) -> Result<Response<Body>, Status> {
         let verb = self.request.verb;
+        let faults = names::path_segment(&self.request.name);
+        if !faults.is_empty() {
+            return Err(failure::bad_request(alloc::format!(
+                "Name parameter invalid: {:?}: {}",
+                self.request.name,
+                faults.join(";")
+            )));
+        }
         if !self.request.subresource.is_empty() {
             let allowed = match self.info.subresource(&self.request.subresource) {
                 None => return Err(failure::no_such_path()),
@@ -95,6 +108,9 @@ impl Context {
             return self.review(request.body()).await;
         }
         let body = request.body();
+        if matches!(verb, "list" | "watch" | "deletecollection") {
+            options::list(&self.query, verb == "watch")?;
+        }
         match verb {
             "get" => self.get().await,
             "list" => self.list().await,

@@ -12,8 +12,7 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::write::Change;
 use super::{Body, codec, failure};
-use crate::api::schema::{BodyFormat, Schema, decode_with};
-use crate::api::{FieldError, Status, invalid, patch, set_at};
+use crate::api::{FieldError, Gvk, Status, invalid, patch, set_at};
 use crate::client::PatchKind;
 
 /// Shortest life of a requested token, in seconds (`TokenRequest` validation upstream).
@@ -105,7 +104,7 @@ impl Context {
                 }
             }
         } else {
-            self.decode_other(body, "Scale")?
+            self.decode_other(body, &Gvk::new("autoscaling", "v1", "Scale"))?
         };
         let Some(replicas) = scale.pointer("/spec/replicas").map_or(Some(0), Value::as_i64) else {
             return Err(failure::bad_request("spec.replicas: must be a whole number"));
@@ -217,9 +216,7 @@ impl Context {
 
     /// Binds a pod to a node (`registry/core/pod/storage` `assignPod`).
     pub(super) async fn bind(&mut self, body: &[u8]) -> Result<Response<Body>, Status> {
-        let binding = decode_with(Schema::Any, "Binding", body, BodyFormat::Json)
-            .map_err(|e| failure::bad_request(e.to_string()))?
-            .value;
+        let binding = self.decode_other(body, &Gvk::new("", "v1", "Binding"))?;
         let text = |p: &str| binding.pointer(p).and_then(Value::as_str).unwrap_or("").to_string();
         let (node, kind) = (text("/target/name"), text("/target/kind"));
         if node.is_empty() || !matches!(kind.as_str(), "" | "Node") {
@@ -271,7 +268,8 @@ impl Context {
 
     /// Signs a token for a service account (KEP-1205).
     async fn token(&mut self, body: &[u8]) -> Result<Response<Body>, Status> {
-        let mut request = self.decode_other(body, "TokenRequest")?;
+        let mut request =
+            self.decode_other(body, &Gvk::new("authentication.k8s.io", "v1", "TokenRequest"))?;
         let account = self.current().await?;
         let asked = request.pointer("/spec/expirationSeconds").and_then(Value::as_i64);
         let secs = asked.unwrap_or(TOKEN_SECS_DEFAULT);

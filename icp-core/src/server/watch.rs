@@ -48,11 +48,6 @@ impl Context {
     pub(super) async fn watch(self) -> Result<Response<Body>, Status> {
         let filter = self.filter()?;
         let initial = self.query.flag("sendInitialEvents");
-        if initial && self.query.text("resourceVersionMatch") != "NotOlderThan" {
-            return Err(failure::bad_request(
-                "sendInitialEvents: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-            ));
-        }
         let version = self.resource_version()?;
         let bookmarks = self.query.flag("allowWatchBookmarks");
         let timeout = match self.query.number("timeoutSeconds")? {

@@ -1,7 +1,7 @@
 //! Create, update and patch.
 
 use alloc::boxed::Box;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 
 use bytes::Bytes;
 use http::Response;
@@ -13,7 +13,7 @@ use super::store::Commit;
 use super::{Body, codec, failure, negotiate, plan};
 use crate::api::schema::{BodyFormat, decode};
 use crate::api::table::strategy;
-use crate::api::{FieldError, Status, apply, defaults, invalid, names, patch, validate};
+use crate::api::{FieldError, Status, apply, defaults, invalid, invalid_kind, names, patch, validate};
 use crate::base::limits::OBJECT_BYTES_MAX;
 use crate::client::PatchKind;
 use crate::storage::Revision;
@@ -79,13 +79,8 @@ impl Context {
                 .map_err(|e| failure::bad_request(alloc::format!("error decoding patch: {e}")))?;
             return Ok(Change::Patch(kind, patch));
         }
-        if self.query.text("fieldManager").is_empty() {
-            return Err(failure::bad_request(
-                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
-            ));
-        }
         let decoded = decode(&self.info, body, BodyFormat::Yaml).map_err(|e| e.to_status(&self.info))?;
-        let config = self.check_fields(decoded)?;
+        let config = self.check_fields(decoded).map_err(|why| self.unreadable(&why))?;
         Ok(Change::Apply { config, force: self.query.flag("force") })
     }
 
@@ -247,10 +242,15 @@ impl Context {
                 let patched = patch::apply(&self.info, *kind, old, body).map_err(|e| e.to_status())?;
                 // A patch can put anything anywhere: what came out is read as strictly as a body.
                 let bytes = serde_json::to_vec(&patched).unwrap_or_default();
+                let unfit = |why: String| {
+                    let text = String::from_utf8_lossy(&bytes).into_owned();
+                    invalid_kind(("", ""), "", &[FieldError::invalid("patch", text, why)])
+                };
                 let decoded =
-                    decode(&self.info, &bytes, BodyFormat::Json).map_err(|e| e.to_status(&self.info))?;
+                    decode(&self.info, &bytes, BodyFormat::Json).map_err(|e| unfit(e.to_string()))?;
+                self.check_kind(&decoded.value).map_err(|status| unfit(status.message))?;
                 self.warnings.clear();
-                self.check_fields(decoded)
+                self.check_fields(decoded).map(|object| self.with_kind(object)).map_err(unfit)
             }
             Change::Apply { config, force } => self.apply(Some(old), config, *force),
         }

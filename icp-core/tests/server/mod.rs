@@ -133,9 +133,11 @@ impl Answer {
 
     /// The texts of the warnings.
     pub fn warnings(&self) -> Vec<String> {
-        let all = self.headers.get_all("warning").iter();
-        all.map(|v| v.to_str().unwrap().trim_start_matches("299 - ").trim_matches('"').replace("\\\"", "\""))
-            .collect()
+        let text = |value: &http::HeaderValue| {
+            let quoted = value.to_str().unwrap().strip_prefix("299 - \"").unwrap().strip_suffix('"').unwrap();
+            quoted.replace("\\\"", "\"")
+        };
+        self.headers.get_all("warning").iter().map(text).collect()
     }
 }
 

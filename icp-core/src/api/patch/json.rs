@@ -183,7 +183,7 @@ pub fn json(current: &Value, patch: &Value) -> Result<Value, PatchError> {
                     return Err(PatchError::Failed(format!("testing value {path_text} failed")));
                 }
             }
-            other => return Err(PatchError::Malformed(format!("unexpected kind: {other}"))),
+            other => return Err(PatchError::Failed(format!("unexpected kind: {other}"))),
         }
     }
     Ok(doc)

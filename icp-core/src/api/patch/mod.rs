@@ -36,7 +36,7 @@ pub enum PatchError {
     #[error("the server rejected our request due to an error in our request")]
     Failed(String),
     /// 413: more operations than [`crate::base::limits::JSON_PATCH_OPS_MAX`].
-    #[error("The allowed maximum operations in a JSON patch is {max}, got {count}")]
+    #[error("Request entity too large: The allowed maximum operations in a JSON patch is {max}, got {count}")]
     TooManyOperations {
         /// How many there are.
         count: usize,

@@ -56,7 +56,7 @@ fn json_patch_examples() {
     fails(json!([{"op":"add","path":"/l/2","value":1}]), 422);
     fails(json!([{"op":"add","path":"/l/01","value":1}]), 422);
     fails(json!([{"op":"add","path":"/x"}]), 400);
-    fails(json!([{"op":"jump","path":"/x"}]), 400);
+    fails(json!([{"op":"jump","path":"/x"}]), 422);
     fails(json!([{"op":"move","from":"/a","path":"/a/b"}]), 400);
     fails(json!({}), 400);
     fails(alloc::vec![json!({"op":"test","path":"/a/b","value":1}); 10_001].into(), 413);

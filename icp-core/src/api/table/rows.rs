@@ -2,6 +2,8 @@
 
 /// `create,delete,deletecollection,get,list,patch,update,watch`.
 pub(super) const ALL: &str = "create,delete,deletecollection,get,list,patch,update,watch";
+/// Namespaces go one by one.
+const NO_COLLECTION: &str = "create,delete,get,list,patch,update,watch";
 /// Reviews and bindings are created and never stored.
 const CREATE: &str = "create";
 
@@ -41,7 +43,7 @@ pub(super) static ROWS: &[Row] = rows! {
     endpoints Endpoints "ep" "" ALL "" "NC";
     events Event "ev" "" ALL "" "NC";
     limitranges LimitRange "limits" "" ALL "" "NC";
-    namespaces Namespace "ns" "" ALL "finalize,status" "S";
+    namespaces Namespace "ns" "" NO_COLLECTION "finalize,status" "S";
     nodes Node "no" "" ALL "proxy,status" "S";
     persistentvolumeclaims PersistentVolumeClaim "pvc" "" ALL "status" "NS";
     persistentvolumes PersistentVolume "pv" "" ALL "status" "S";

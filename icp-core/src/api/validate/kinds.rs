@@ -11,6 +11,19 @@ use super::{faults, items, join, list, number, pod, service, text, workloads};
 use crate::api::table::ResourceInfo;
 use crate::api::{FieldError, Quantity, names};
 
+/// Largest sum of the values of a config map or secret, in bytes (`MaxSecretSize`).
+const DATA_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of the values in a map of texts, or of what base64 values stand for.
+fn data_bytes(object: &Value, field: &str, base64: bool) -> usize {
+    let values = object.get(field).and_then(Value::as_object).into_iter().flatten();
+    let bytes_of = |text: &str| match base64 {
+        true => (text.len() / 4 * 3).saturating_sub(text.bytes().rev().take_while(|b| *b == b'=').count()),
+        false => text.len(),
+    };
+    values.filter_map(|(_, v)| v.as_str()).map(bytes_of).sum()
+}
+
 pub(super) fn validate(info: &ResourceInfo, object: &Value, out: &mut Vec<FieldError>) {
     match info.kind.as_str() {
         "Pod" => match object.get("spec") {
@@ -31,6 +44,12 @@ pub(super) fn validate(info: &ResourceInfo, object: &Value, out: &mut Vec<FieldE
                 for (key, _) in object.get(field).and_then(Value::as_object).into_iter().flatten() {
                     faults(out, &format!("{field}[{key}]"), key, names::config_key(key));
                 }
+            }
+            let bytes = data_bytes(object, "data", info.kind == "Secret")
+                + data_bytes(object, "binaryData", true)
+                + data_bytes(object, "stringData", false);
+            if bytes > DATA_BYTES_MAX {
+                out.push(FieldError::too_long("[]", DATA_BYTES_MAX));
             }
             if info.kind == "Secret" {
                 secret(object, out);
