@@ -17,6 +17,7 @@ pub mod apiserver;
 pub mod controller_manager;
 pub mod etcd;
 pub mod scheduler;
+pub mod vip;
 
 use std::io;
 use std::path::PathBuf;
@@ -144,6 +145,8 @@ pub enum Role {
     ControllerManager(controller_manager::Config),
     /// The scheduler.
     Scheduler(scheduler::Config),
+    /// The virtual IP manager.
+    Vip(vip::Config),
 }
 
 impl Role {
@@ -155,6 +158,7 @@ impl Role {
             Self::Apiserver(_) => "icp-apiserver",
             Self::ControllerManager(_) => "icp-controller-manager",
             Self::Scheduler(_) => "icp-scheduler",
+            Self::Vip(_) => "icp-vip",
         }
     }
 
@@ -168,6 +172,7 @@ impl Role {
             Self::Apiserver(config) => apiserver::run(config, stop).await,
             Self::ControllerManager(config) => controller_manager::run(config, stop).await,
             Self::Scheduler(config) => scheduler::run(config, stop).await,
+            Self::Vip(config) => vip::run(config, stop).await,
         }
     }
 
