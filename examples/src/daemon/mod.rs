@@ -18,6 +18,7 @@ pub mod controller_manager;
 pub mod etcd;
 pub mod scheduler;
 pub mod vip;
+mod wait;
 
 use std::io;
 use std::path::PathBuf;

@@ -15,9 +15,8 @@ use icp_net::vip::shell::VipSockets;
 use icp_net::vip::{DeadTime, VipConfig, VipEffect, VipEvent, VipMachine, VipState};
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
-use tokio::io::unix::AsyncFd;
 
-use super::{Access, DaemonError, Stop, stopped};
+use super::{Access, DaemonError, Stop, stopped, wait};
 
 /// What the virtual IP manager is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -138,8 +137,8 @@ fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd, DaemonError> {
 /// If the sockets cannot be opened or the configuration cannot be used.
 pub async fn run(config: Config, stop: Stop) -> Result<(), DaemonError> {
     let mut node = Node::open(&config)?;
-    let readable = AsyncFd::register(duplicate(node.sockets.as_fd())?)
-        .map_err(|e| DaemonError::io("waiting on a socket")(e.into()))?;
+    let readable = wait::readable(duplicate(node.sockets.as_fd())?)
+        .map_err(DaemonError::io("waiting on a socket"))?;
     let health = match &config.healthy_if {
         Some(access) => Some(Arc::new(access.http_client("admin", "icp-vip")?)),
         None => None,
