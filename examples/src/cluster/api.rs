@@ -143,17 +143,36 @@ impl Api {
             .await
     }
 
-    /// Deletes an object; one that is not there is no error.
-    ///
-    /// # Errors
-    /// As [`Api::get`].
-    pub async fn delete(&self, gvr: &Gvr, namespace: &str, name: &str) -> Result<(), ApiFailure> {
-        let request = ApiRequest::object(gvr, namespace, name, Operation::Delete(DeleteOptions::default()));
+    async fn delete_with(
+        &self,
+        gvr: &Gvr,
+        namespace: &str,
+        name: &str,
+        options: DeleteOptions,
+    ) -> Result<(), ApiFailure> {
+        let request = ApiRequest::object(gvr, namespace, name, Operation::Delete(options));
         match self.0.request(request).await {
             Ok(_) => Ok(()),
             Err(e) if e.is(reason::NOT_FOUND) => Ok(()),
             Err(e) => Err(failed(format!("delete {} {name}", gvr.resource))(e)),
         }
+    }
+
+    /// Deletes an object; one that is not there is no error.
+    ///
+    /// # Errors
+    /// As [`Api::get`].
+    pub async fn delete(&self, gvr: &Gvr, namespace: &str, name: &str) -> Result<(), ApiFailure> {
+        self.delete_with(gvr, namespace, name, DeleteOptions::default()).await
+    }
+
+    /// Deletes an object without waiting for anybody.
+    ///
+    /// # Errors
+    /// As [`Api::get`].
+    pub async fn force_delete(&self, gvr: &Gvr, namespace: &str, name: &str) -> Result<(), ApiFailure> {
+        let options = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
+        self.delete_with(gvr, namespace, name, options).await
     }
 
     /// Asks `look` every 50 ms until it gives a value; a failed request counts as "not yet".

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use icp_core::base::{Duration, Rng};
-use icp_core::client::{Client, ClientEffect, LeaderElectorConfig};
+use icp_core::client::{Client, LeaderElectorConfig};
 use icp_core::controllers::{Event, Manager, ManagerConfig, node};
-use icp_core::shell::host::Host;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Access, DaemonError, Stop, stopped};
+use super::{Access, DaemonError, Stop};
 use crate::pki::PkiDir;
 
 /// What the controllers are told.
@@ -67,25 +66,9 @@ impl Config {
 /// Runs the controllers of `config` against any client until `stop`.
 pub async fn drive(config: ManagerConfig, seed: u64, client: Arc<dyn Client>, stop: Stop) {
     let identity = config.instance.clone();
-    let host = Host::new(Manager::new(config, Rng::new(seed)), client);
-    let mailbox = host.mailbox();
-    let (tell, ended) = tokio::sync::watch::channel(false);
-    let ending = async move {
-        mailbox.send(Event::Start).await;
-        stopped(stop).await;
-        // The Lease is given back before the end, so that another leads at once.
-        mailbox.send(Event::Stop).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        tell.send_replace(true);
-    };
-    let running = host.stop_when(ended).run(move |effect, _| match ClientEffect::try_from(effect) {
-        Ok(effect) => Some(effect),
-        Err(other) => {
-            eprintln!("controller-manager {identity}: {other:?}");
-            None
-        }
-    });
-    tokio::join!(ending, running);
+    let machine = Manager::new(config, Rng::new(seed));
+    let log = move |other| eprintln!("controller-manager {identity}: {other:?}");
+    super::drive_candidate(machine, client, stop, (Event::Start, Event::Stop), log).await;
 }
 
 /// Runs until `stop`.

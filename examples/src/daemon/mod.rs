@@ -14,8 +14,10 @@
 #![expect(clippy::disallowed_methods, reason = "programs: they own the clock, the runtime and its tasks")]
 
 pub mod apiserver;
+pub mod calico_node;
 pub mod controller_manager;
 pub mod etcd;
+pub mod proxy;
 pub mod scheduler;
 pub mod vip;
 mod wait;
@@ -24,7 +26,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use icp_core::client::Client;
+use icp_core::base::{Duration, Machine};
+use icp_core::client::{Client, ClientEffect, ClientEvent};
+use icp_core::shell::host::Host;
 use icp_core::shell::{HttpClient, HttpConfig, tls};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -90,6 +94,12 @@ impl DaemonError {
     }
 }
 
+pub(crate) fn netlink(
+    what: &'static str,
+) -> impl FnOnce(icp_net::backend::netlink::NetlinkError) -> DaemonError {
+    move |e| DaemonError::Io { what: what.into(), source: io::Error::other(e.to_string()) }
+}
+
 /// Ends a daemon when it becomes true or its sender is dropped.
 pub type Stop = watch::Receiver<bool>;
 
@@ -148,6 +158,10 @@ pub enum Role {
     Scheduler(scheduler::Config),
     /// The virtual IP manager.
     Vip(vip::Config),
+    /// Services of a machine.
+    Proxy(proxy::Config),
+    /// Routes of a machine.
+    CalicoNode(calico_node::Config),
 }
 
 impl Role {
@@ -160,6 +174,8 @@ impl Role {
             Self::ControllerManager(_) => "icp-controller-manager",
             Self::Scheduler(_) => "icp-scheduler",
             Self::Vip(_) => "icp-vip",
+            Self::Proxy(_) => "icp-proxy",
+            Self::CalicoNode(_) => "icp-calico-node",
         }
     }
 
@@ -174,6 +190,8 @@ impl Role {
             Self::ControllerManager(config) => controller_manager::run(config, stop).await,
             Self::Scheduler(config) => scheduler::run(config, stop).await,
             Self::Vip(config) => vip::run(config, stop).await,
+            Self::Proxy(config) => proxy::run(config, stop).await,
+            Self::CalicoNode(config) => calico_node::run(config, stop).await,
         }
     }
 
@@ -201,7 +219,7 @@ impl Role {
             }
             tell.send_replace(true);
             // A daemon that does not end in time is left behind; its process ends here.
-            let bound = icp_core::base::Duration::from_secs(5);
+            let bound = Duration::from_secs(5);
             tokio::time::timeout(bound, running).await.unwrap_or_else(|_| {
                 eprintln!("{name}: did not end within {} s", bound.as_secs());
                 Ok(())
@@ -225,6 +243,40 @@ pub(crate) async fn listen(address: std::net::SocketAddr) -> Result<tokio::net::
     tokio::net::TcpListener::bind(address)
         .await
         .map_err(|source| DaemonError::Listen { address: address.to_string(), source })
+}
+
+/// Runs a machine that is one of several candidates: it starts, and gives its Lease back before the end, so that
+/// another leads at once.
+async fn drive_candidate<M>(
+    machine: M,
+    client: Arc<dyn Client>,
+    stop: Stop,
+    (start, end): (M::Event, M::Event),
+    log: impl Fn(M::Effect),
+) where
+    M: Machine + Send,
+    M::Event: From<ClientEvent> + Send + 'static,
+    M::Effect: Send,
+    ClientEffect: TryFrom<M::Effect, Error = M::Effect>,
+{
+    let host = Host::new(machine, client);
+    let mailbox = host.mailbox();
+    let (tell, ended) = watch::channel(false);
+    let ending = async move {
+        mailbox.send(start).await;
+        stopped(stop).await;
+        mailbox.send(end).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        tell.send_replace(true);
+    };
+    let running = host.stop_when(ended).run(move |effect, _| match ClientEffect::try_from(effect) {
+        Ok(effect) => Some(effect),
+        Err(other) => {
+            log(other);
+            None
+        }
+    });
+    tokio::join!(ending, running);
 }
 
 /// A seed from the operating system's generator, for names, jitter and tie-breaks.

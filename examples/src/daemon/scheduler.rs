@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use icp_core::base::Rng;
 use icp_core::client::Client;
+use icp_sched::machine::{Event, SchedulerConfig, SchedulerMachine};
 use serde::{Deserialize, Serialize};
 
-use super::{Access, DaemonError, Stop, stopped};
+use super::{Access, DaemonError, Stop};
 
 /// What the scheduler is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -20,8 +22,17 @@ pub struct Config {
 
 /// Schedules against any client until `stop`.
 pub async fn drive(config: &Config, seed: u64, client: Arc<dyn Client>, stop: Stop) {
-    let _ = (config, seed, client);
-    stopped(stop).await;
+    let machine = SchedulerConfig {
+        instance: config.identity.clone(),
+        leader_election: config
+            .leader_election
+            .then(|| super::controller_manager::election("kube-scheduler", &config.identity)),
+        ..SchedulerConfig::default()
+    };
+    let identity = config.identity.clone();
+    let machine = SchedulerMachine::new(machine, Rng::new(seed));
+    let log = move |other| eprintln!("scheduler {identity}: {other:?}");
+    super::drive_candidate(machine, client, stop, (Event::Start, Event::Stop), log).await;
 }
 
 /// Runs until `stop`.

@@ -1,6 +1,5 @@
 //! `icp-vip`: the virtual IP manager on one machine.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -58,7 +57,8 @@ impl Node {
     fn open(config: &Config) -> Result<Self, DaemonError> {
         let sockets =
             VipSockets::open(&config.interface).map_err(DaemonError::io("opening the CARP sockets"))?;
-        let field = |field| move |e: icp_net::vip::VipError| DaemonError::Field { field, detail: e.to_string() };
+        let field =
+            |field| move |e: icp_net::vip::VipError| DaemonError::Field { field, detail: e.to_string() };
         let mut carp =
             VipConfig::new(config.vhid, &config.password, config.vip, config.source, sockets.mac())
                 .map_err(field("vip"))?;
@@ -66,15 +66,10 @@ impl Node {
         carp.advskew = config.advskew;
         carp.dead_time = DeadTime::Scaled;
         carp.check().map_err(field("advbase_secs"))?;
-        let netlink = |e: icp_net::backend::netlink::NetlinkError| DaemonError::Io {
-            what: "netlink".into(),
-            source: io::Error::other(e.to_string()),
-        };
-        let mut rtnl = Rtnl::open().map_err(netlink)?;
-        let link = rtnl.link(&config.interface).map_err(netlink)?.index;
+        let mut rtnl = Rtnl::open().map_err(super::netlink("addresses"))?;
+        let link = rtnl.link(&config.interface).map_err(super::netlink("interface"))?.index;
         let counter = Rng::new(super::seed()).next_u64();
-        let mut node =
-            Self { machine: VipMachine::new(carp, counter), sockets, link, vip: config.vip, rtnl };
+        let mut node = Self { machine: VipMachine::new(carp, counter), sockets, link, vip: config.vip, rtnl };
         // What a killed predecessor left behind would answer beside the new owner.
         node.remove();
         Ok(node)
@@ -137,8 +132,8 @@ fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd, DaemonError> {
 /// If the sockets cannot be opened or the configuration cannot be used.
 pub async fn run(config: Config, stop: Stop) -> Result<(), DaemonError> {
     let mut node = Node::open(&config)?;
-    let readable = wait::readable(duplicate(node.sockets.as_fd())?)
-        .map_err(DaemonError::io("waiting on a socket"))?;
+    let readable =
+        wait::readable(duplicate(node.sockets.as_fd())?).map_err(DaemonError::io("waiting on a socket"))?;
     let health = match &config.healthy_if {
         Some(access) => Some(Arc::new(access.http_client("admin", "icp-vip")?)),
         None => None,

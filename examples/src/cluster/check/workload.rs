@@ -210,8 +210,16 @@ pub(super) async fn moved_from(api: &Api, lost: &str) -> Result<usize, ApiFailur
     .await
 }
 
-/// The namespace goes with all that is in it.
+/// The namespace goes with all that is in it. Pods of a lost node never end by themselves; they are forgotten as an
+/// administrator would (`kubectl delete --force`).
 pub(super) async fn clean(api: &Api) -> Result<String, ApiFailure> {
+    let nodes = api.list(&resources::NODES, "", "").await?;
+    for pod in api.list(&resources::PODS, NAMESPACE, "").await? {
+        let on = pod.str_at("/spec/nodeName");
+        if nodes.iter().any(|n| n.metadata.name == on && !condition(n, "Ready")) {
+            api.force_delete(&resources::PODS, NAMESPACE, &pod.metadata.name).await?;
+        }
+    }
     api.delete(&resources::NAMESPACES, "", NAMESPACE).await?;
     api.wait("the namespace to go", WAIT, async |api| {
         let there = api.get(&resources::NAMESPACES, "", NAMESPACE).await?;
