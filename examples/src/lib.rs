@@ -1,5 +1,8 @@
-//! Shared parts of the examples: the reference daemons, the cluster that they make, and its certificates.
+//! Shared parts of the examples: the reference daemons, the cluster that they make, its certificates, and the machines
+//! that they run on.
 
 pub mod cluster;
 pub mod daemon;
+#[cfg(target_os = "linux")]
+pub mod lab;
 pub mod pki;

@@ -29,6 +29,7 @@ const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
+const IFLA_BR_MCAST_SNOOPING: u16 = 23;
 const IFLA_VXLAN_ID: u16 = 1;
 const IFLA_VXLAN_LINK: u16 = 3;
 const IFLA_VXLAN_LOCAL: u16 = 4;
@@ -306,6 +307,23 @@ impl Rtnl {
             e.raw(&[AF_BRIDGE, 0, 0, 0]).raw(&port.to_ne_bytes()).raw(&[0; 8]);
             e.nested(IFLA_PROTINFO, |e| {
                 e.u8(IFLA_BRPORT_MODE, u8::from(on));
+            });
+        })
+    }
+
+    /// Lets a bridge send multicast only where a listener was heard, or everywhere.
+    ///
+    /// Without a querier on the link, a bridge that snoops forgets its listeners.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` if the link is no bridge.
+    pub fn set_multicast_snooping(&mut self, bridge: u32, on: bool) -> Result<(), NetlinkError> {
+        self.change(bridge, "multicast snooping", (0, 0), |e| {
+            e.nested_unmarked(IFLA_LINKINFO, |e| {
+                e.str(IFLA_INFO_KIND, "bridge");
+                e.nested_unmarked(IFLA_INFO_DATA, |e| {
+                    e.u8(IFLA_BR_MCAST_SNOOPING, u8::from(on));
+                });
             });
         })
     }
