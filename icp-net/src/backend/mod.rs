@@ -5,6 +5,8 @@
 
 #[cfg(feature = "netlink")]
 pub mod calico;
+#[cfg(feature = "dns")]
+pub mod dns;
 #[cfg(feature = "netlink")]
 pub mod netlink;
 #[cfg(feature = "netlink")]

@@ -1,7 +1,8 @@
 //! Cluster DNS: Services and EndpointSlices to answers (CoreDNS and its plugins kubernetes, hosts, forward, cache).
 //!
 //! [`DnsMachine`] follows the cluster and publishes [`Snapshot`]s; [`answer`] turns a packet and a snapshot into the
-//! answer. Names of others are [`Outcome::Forward`]ed. Names and records follow the specification of Kubernetes
+//! answer. Names of others are [`Outcome::Forward`]ed to
+//! [`forward`]. Names and records follow the specification of Kubernetes
 //! DNS-Based Service Discovery 1.1.0.
 //!
 //! ```
@@ -18,12 +19,14 @@
 mod config;
 mod effect;
 mod event;
+pub mod forward;
 mod hosts;
 mod machine;
+mod metrics;
 mod model;
 mod resolv;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod wire;
 mod zone;
 
@@ -32,5 +35,6 @@ pub use effect::DnsEffect;
 pub use event::DnsEvent;
 pub use hosts::Hosts;
 pub use machine::DnsMachine;
+pub use metrics::{Metrics, Sample};
 pub use resolv::{PORT, ResolvConf};
 pub use zone::{Forwarded, Note, Outcome, Snapshot, Source, Transport, answer};

@@ -75,9 +75,10 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
         fn copies_keep_what_they_held(
-            steps in proptest::collection::vec((0u16..2000, proptest::option::of(any::<u8>())), 0..200),
+            steps in proptest::collection::vec((0u16..500, proptest::option::of(any::<u8>())), 0..60),
         ) {
             let mut map: Sharded<u16, u8> = Sharded::new();
             let mut model = BTreeMap::new();
@@ -93,7 +94,7 @@ mod tests {
             kept.push((map, model));
             for (map, model) in kept {
                 prop_assert_eq!(map.len(), model.len());
-                for key in 0..2000 {
+                for key in 0..500 {
                     prop_assert_eq!(map.get(&key), model.get(&key));
                 }
             }
