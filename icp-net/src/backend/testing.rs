@@ -3,23 +3,49 @@
 #![expect(clippy::unwrap_used, reason = "test code outside of a test function")]
 
 use std::boxed::Box;
-use std::eprintln;
 use std::string::String;
+use std::{eprint, eprintln};
 
 use super::netns;
 
+/// Set in a test process that runs inside of a user namespace.
+const INSIDE: &str = "ICP_TEST_USER_NAMESPACE";
+
 /// Runs `body` in a thread with a network namespace of its own, which vanishes with it.
 ///
-/// On a machine where that is not allowed (no `CAP_SYS_ADMIN`) it says so and checks nothing.
+/// A plain user runs the calling test once more as root of a user namespace of its own. Where that is not allowed
+/// either it says so and checks nothing.
 pub(crate) fn in_new_netns(body: impl FnOnce() + Send + 'static) {
     let body: Box<dyn FnOnce() + Send> = Box::new(body);
+    let test = std::thread::current().name().map(String::from);
     let thread = std::thread::spawn(move || match netns::unshare() {
         Ok(()) => body(),
-        Err(e) => eprintln!("skipped: no network namespace: {e}"),
+        Err(e) => match test.filter(|_| std::env::var_os(INSIDE).is_none()) {
+            Some(test) => in_user_namespace(&test),
+            None => eprintln!("skipped: needs a network namespace: {e}"),
+        },
     });
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// Runs one test of this binary in a process of its own: a process with threads cannot change its user namespace.
+fn in_user_namespace(test: &str) {
+    let unshare = |args: &[&std::ffi::OsStr]| {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--net", "--"]).args(args).env(INSIDE, "1");
+        command.output()
+    };
+    if !unshare(&["true".as_ref()]).is_ok_and(|out| out.status.success()) {
+        return eprintln!("skipped: needs a user namespace");
+    }
+    let binary = std::env::current_exe().unwrap();
+    let out = unshare(&[binary.as_ref(), "--exact".as_ref(), test.as_ref(), "--nocapture".as_ref()]).unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success(), "in a user namespace:\n{stdout}{stderr}");
+    assert!(stdout.contains("1 passed"), "the test was not found again: {stdout}");
+    eprint!("{stderr}");
 }
 
 /// A real program to test against, as a function of its arguments that returns what it printed.

@@ -6,6 +6,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::string::{String, ToString};
+use std::time::Duration;
 use std::vec::Vec;
 
 use ipnet::IpNet;
@@ -27,6 +28,9 @@ pub(super) struct Cable<'a> {
     host: Rtnl,
     pod: Rtnl,
 }
+
+const SETTLE_TRIES_MAX: u32 = 100;
+const SETTLE_PAUSE: Duration = Duration::from_millis(1);
 
 fn entering(e: io::Error) -> NodeNetworkError {
     NodeNetworkError::Namespace { what: "enter the network namespace".into(), why: e.to_string() }
@@ -183,6 +187,19 @@ impl<'a> Cable<'a> {
                     self.rtnl(*side).replace_neighbour(&neighbour)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Waits a moment for both ends to send: the kernel starts their queues later than it sets them up, and drops what
+    /// comes between, so that a pod's first connection would take a second more.
+    #[expect(clippy::disallowed_methods, reason = "the kernel is asked again after a pause")]
+    pub(super) fn settle(&mut self, of: &Attachment) -> Result<(), NodeNetworkError> {
+        for _ in 0..SETTLE_TRIES_MAX {
+            if self.host.link(&of.host_link())?.running && self.pod.link(POD_LINK)?.running {
+                break;
+            }
+            std::thread::sleep(SETTLE_PAUSE);
         }
         Ok(())
     }

@@ -195,7 +195,8 @@ impl NodeNetwork {
             let attachment = Attachment::new(key, addresses.iter().copied(), self.mtu()?);
             let mut cable = Cable::open(&self.home, &namespace)?;
             let ops = plan_add(&attachment, &cable.observe(&attachment)?)?;
-            cable.perform(&attachment, &ops)
+            cable.perform(&attachment, &ops)?;
+            cable.settle(&attachment)
         })?;
         drop(state);
         Ok(addresses)

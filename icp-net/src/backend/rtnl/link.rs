@@ -37,6 +37,7 @@ const IFLA_VXLAN_LEARNING: u16 = 7;
 const IFLA_VXLAN_PORT: u16 = 15;
 
 const IFF_UP: u32 = 0x1;
+const IFF_RUNNING: u32 = 0x40;
 const IFF_LOWER_UP: u32 = 0x1_0000;
 const INFO_BYTES: usize = 16;
 
@@ -81,6 +82,8 @@ pub struct Link {
     pub up: bool,
     /// Whether it has carrier.
     pub carrier: bool,
+    /// Whether it sends: a while after it has carrier, until which it drops what it is given.
+    pub running: bool,
 }
 
 /// A network namespace to move a link into.
@@ -370,6 +373,7 @@ fn decode(payload: &[u8]) -> Option<Link> {
         peer: None,
         up: flags & IFF_UP != 0,
         carrier: flags & IFF_LOWER_UP != 0,
+        running: flags & IFF_RUNNING != 0,
     };
     for a in attributes(payload.get(INFO_BYTES..)?) {
         match a.kind {

@@ -136,9 +136,12 @@ impl Server {
     }
 }
 
+/// Longer than it takes to send the first packet a second time.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(2500);
+
 /// Connects from a namespace.
 pub(super) fn connect(namespace: &File, to: SocketAddr) -> Result<TcpStream, ErrorKind> {
-    netns::within(namespace, || TcpStream::connect_timeout(&to, Duration::from_millis(500)))
+    netns::within(namespace, || TcpStream::connect_timeout(&to, CONNECT_TIMEOUT))
         .unwrap()
         .map_err(|e| e.kind())
 }
