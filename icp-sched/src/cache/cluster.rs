@@ -5,13 +5,17 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use icp_core::api::labels::Selector;
 use icp_core::client::ObjectKey;
 
 use super::classes::Classes;
 use super::images::Images;
 use super::pods::{Placed, Pods};
-use super::{ClassId, Columns, Map, NodeId};
+use super::{ClassId, Columns, Map, NodeId, Selectors};
 use crate::model::{Node, Pod, PodSpec};
+
+/// The topology keys of default spreading.
+const DEFAULT_TOPOLOGIES: [&str; 2] = ["kubernetes.io/hostname", "topology.kubernetes.io/zone"];
 
 /// Nodes, the pods on them, and namespaces.
 #[derive(Debug, Default)]
@@ -24,6 +28,7 @@ pub struct Cluster {
     homeless: BTreeMap<String, BTreeSet<ObjectKey>>,
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
     images: Images,
+    selectors: Selectors,
 }
 
 impl Cluster {
@@ -97,6 +102,49 @@ impl Cluster {
     pub(crate) fn classes_on(&self, row: usize) -> impl Iterator<Item = (&Arc<PodSpec>, u32)> {
         let list = self.columns.classes.get(row).map(|l| l.as_slice()).unwrap_or_default();
         list.iter().filter_map(|(class, count)| Some((self.classes.spec(*class)?, *count)))
+    }
+
+    /// How many pods of each class run on a node.
+    pub(crate) fn class_counts(&self, row: usize) -> impl Iterator<Item = (ClassId, u32)> {
+        self.columns.classes.get(row).into_iter().flatten().copied()
+    }
+
+    pub(crate) const fn selectors(&self) -> &Selectors {
+        &self.selectors
+    }
+
+    /// Writes which pods a Service selects, for default spreading; `None` when it is gone. Says whether that is news.
+    pub fn set_service(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        selector: Option<BTreeMap<String, String>>,
+    ) -> bool {
+        let changed = self.selectors.set_service(namespace, name, selector);
+        self.ensure_default_topologies();
+        changed
+    }
+
+    /// Writes which pods a ReplicaSet, StatefulSet or ReplicationController selects, for default spreading; `None` when
+    /// it is gone. Says whether that is news.
+    pub fn set_controller(
+        &mut self,
+        namespace: &str,
+        kind: &str,
+        name: &str,
+        selector: Option<Selector>,
+    ) -> bool {
+        let changed = self.selectors.set_controller(namespace, kind, name, selector);
+        self.ensure_default_topologies();
+        changed
+    }
+
+    fn ensure_default_topologies(&mut self) {
+        if !self.selectors.is_empty() {
+            for key in DEFAULT_TOPOLOGIES {
+                self.columns.topology.ensure(key, &self.columns.nodes);
+            }
+        }
     }
 
     /// Makes columns for the topology keys that a pod names, so that plugins can ask for domains.

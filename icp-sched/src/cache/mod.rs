@@ -19,8 +19,10 @@
 mod classes;
 mod cluster;
 mod columns;
+pub(crate) mod domains;
 mod images;
 mod pods;
+mod selectors;
 mod topology;
 
 pub use classes::ClassId;
@@ -28,6 +30,8 @@ pub use cluster::Cluster;
 pub use columns::NodeId;
 
 pub(crate) use columns::Columns;
+pub(crate) use selectors::Selectors;
+pub(crate) use topology::NO_DOMAIN;
 
 /// A map that hashes the same way on every machine.
 pub(crate) type Map<K, V> = hashbrown::HashMap<K, V, foldhash::fast::FixedState>;

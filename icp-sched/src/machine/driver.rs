@@ -7,12 +7,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
+use icp_core::api::labels::Selector;
 use icp_core::api::{Gvr, Object, resources};
 use icp_core::base::{Duration, Machine, Rng, Time, TimingWheel};
 use icp_core::client::{
     ApiError, ApiRequest, ClientEffect, ClientEvent, Delta, EventNote, EventRecorder, EventType, Informer,
     LeaderElector, ListOptions, ObjectKey, Reply, RequestId, RequestIds, Term, block_of,
 };
+use serde::Deserialize as _;
 
 use super::requests::{self, Outcome};
 use super::{Effect, Event, SchedulerConfig};
@@ -22,6 +24,13 @@ use crate::{Scheduler, SchedulerBuilder, TieBreak};
 
 /// What must be listed before the first decision.
 const NEEDS: [Gvr; 3] = [resources::NODES, resources::PODS, resources::NAMESPACES];
+/// What is followed as well: things that select pods, for default spreading.
+const SELECTORS: [(Gvr, &str); 4] = [
+    (resources::SERVICES, "Service"),
+    (resources::REPLICATION_CONTROLLERS, "ReplicationController"),
+    (resources::REPLICA_SETS, "ReplicaSet"),
+    (resources::STATEFUL_SETS, "StatefulSet"),
+];
 /// A request without an answer counts as failed with unknown outcome.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause before a pod is read again to learn what became of its binding.
@@ -175,7 +184,7 @@ impl SchedulerMachine {
     }
 
     fn follow_all(&mut self, now: Time, out: &mut Vec<Effect>) {
-        for gvr in NEEDS {
+        for gvr in NEEDS.into_iter().chain(SELECTORS.map(|(gvr, _)| gvr)) {
             let rng = self.rng.child("informers").child(&gvr.path(None));
             let mut informer = Informer::new(gvr.clone(), ListOptions::default()).with_rng(rng);
             informer.start(now, &mut self.ids, out);
@@ -221,7 +230,30 @@ impl SchedulerMachine {
                     self.queue.happened(now, ClusterEvent::NamespaceChanged);
                 }
             }
-            _ => {}
+            _ => self.on_selector(now, gvr, delta),
+        }
+    }
+
+    fn on_selector(&mut self, now: Time, gvr: &Gvr, delta: &Delta) {
+        let Some((_, kind)) = SELECTORS.iter().find(|(g, _)| g == gvr) else { return };
+        let object = delta.object();
+        let meta = &object.metadata;
+        let raw = object.at("/spec/selector").filter(|_| !matches!(delta, Delta::Deleted(_)));
+        let pairs = raw.and_then(|v| BTreeMap::<String, String>::deserialize(v).ok());
+        let cluster = self.scheduler.cluster_mut();
+        let changed = match *kind {
+            "Service" => cluster.set_service(&meta.namespace, &meta.name, pairs),
+            "ReplicationController" => {
+                let selector = pairs.and_then(|p| Selector::from_map(&p).ok());
+                cluster.set_controller(&meta.namespace, kind, &meta.name, selector)
+            }
+            _ => {
+                let selector = raw.and_then(|v| Selector::from_label_selector(v).ok());
+                cluster.set_controller(&meta.namespace, kind, &meta.name, selector)
+            }
+        };
+        if changed {
+            self.queue.happened(now, ClusterEvent::SelectorChanged);
         }
     }
 

@@ -9,9 +9,11 @@
 mod balanced;
 mod fit;
 mod images;
+pub(crate) mod interpod;
 mod node_affinity;
 mod node_name;
 mod node_ports;
+pub(crate) mod spread;
 mod taints;
 mod unschedulable;
 
@@ -22,9 +24,11 @@ use alloc::vec::Vec;
 pub use balanced::BalancedAllocation;
 pub use fit::ResourcesFit;
 pub use images::ImageLocality;
+pub use interpod::InterPodAffinity;
 pub use node_affinity::NodeAffinity;
 pub use node_name::NodeName;
 pub use node_ports::NodePorts;
+pub use spread::PodTopologySpread;
 pub use taints::TaintToleration;
 pub use unschedulable::NodeUnschedulable;
 
@@ -41,6 +45,8 @@ pub fn defaults() -> Vec<(Box<dyn Plugin>, i64)> {
         (Box::new(NodeAffinity), 2),
         (Box::new(NodePorts), 0),
         (Box::new(ResourcesFit), 1),
+        (Box::new(PodTopologySpread), 2),
+        (Box::new(InterPodAffinity), 2),
         (Box::new(BalancedAllocation), 1),
         (Box::new(ImageLocality), 1),
     ]

@@ -1,0 +1,71 @@
+//! PodTopologySpread: pods of one kind spread over domains.
+
+mod defaults;
+mod hard;
+mod soft;
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use crate::cache::{Cluster, NO_DOMAIN, NodeId};
+use crate::framework::{Cycle, FilterPlan, Plugin};
+use crate::model::{Node, PodSpec, SpreadConstraint};
+use crate::plugins::{node_affinity, taints};
+
+pub(crate) use defaults::defaults;
+pub(crate) use hard::Hard;
+pub(crate) use soft::Soft;
+
+/// The topology key of single nodes.
+pub(crate) const HOSTNAME: &str = "kubernetes.io/hostname";
+
+/// Rejects nodes where the pod would make a hard constraint's skew too large; prefers nodes in domains with few pods of
+/// soft constraints. Pods without constraints of their own are spread softly over nodes (skew 3) and zones (skew 5),
+/// counted by the Services and controllers that select them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PodTopologySpread;
+
+/// Whether a pod counts for a constraint of `pod` (`countPodsMatchSelector`). An empty selector counts nothing.
+pub(crate) fn counts(pod: &PodSpec, c: &SpreadConstraint, existing: &PodSpec) -> bool {
+    !c.selector.is_everything()
+        && !existing.terminating
+        && existing.namespace == pod.namespace
+        && c.selector.matches(&existing.labels)
+}
+
+/// Whether pods on a node count (`matchNodeInclusionPolicies`).
+pub(crate) fn includes(pod: &PodSpec, c: &SpreadConstraint, node: &Node) -> bool {
+    (!c.honor_affinity || node_affinity::allows(pod, node))
+        && (!c.honor_taints || taints::repelling(pod, node).is_none())
+}
+
+/// The topology column of each constraint.
+pub(crate) fn columns(cluster: &Cluster, constraints: &[SpreadConstraint]) -> Vec<Option<usize>> {
+    constraints.iter().map(|c| cluster.columns().topology.find(&c.topology_key)).collect()
+}
+
+/// The domain of a node in a column that may not exist.
+pub(crate) fn domain(cluster: &Cluster, column: Option<usize>, row: usize) -> u32 {
+    column.map_or(NO_DOMAIN, |c| cluster.columns().topology.domain(c, row))
+}
+
+impl Plugin for PodTopologySpread {
+    fn name(&self) -> &'static str {
+        "PodTopologySpread"
+    }
+
+    fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {
+        if cycle.pod.spread_hard.is_empty() {
+            return FilterPlan::Skip;
+        }
+        let hard = Hard::build(cycle.cluster, cycle.pod);
+        let least = hard.least();
+        FilterPlan::Each(Box::new(move |id: NodeId| hard.check(cycle.cluster, cycle.pod, &least, id.row())))
+    }
+
+    fn score(&self, cycle: &Cycle<'_>, feasible: &[NodeId]) -> Option<Vec<i64>> {
+        let soft = Soft::build(cycle.cluster, cycle.pod)?;
+        let rows: Vec<usize> = feasible.iter().map(|id| id.row()).collect();
+        Some(soft.points(cycle.cluster, &rows))
+    }
+}
