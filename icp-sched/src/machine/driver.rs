@@ -235,13 +235,13 @@ impl SchedulerMachine {
     }
 
     fn on_selector(&mut self, now: Time, gvr: &Gvr, delta: &Delta) {
-        let Some((_, kind)) = SELECTORS.iter().find(|(g, _)| g == gvr) else { return };
+        let Some((_, kind)) = SELECTORS.into_iter().find(|(g, _)| g == gvr) else { return };
         let object = delta.object();
         let meta = &object.metadata;
         let raw = object.at("/spec/selector").filter(|_| !matches!(delta, Delta::Deleted(_)));
         let pairs = raw.and_then(|v| BTreeMap::<String, String>::deserialize(v).ok());
         let cluster = self.scheduler.cluster_mut();
-        let changed = match *kind {
+        let changed = match kind {
             "Service" => cluster.set_service(&meta.namespace, &meta.name, pairs),
             "ReplicationController" => {
                 let selector = pairs.and_then(|p| Selector::from_map(&p).ok());
