@@ -1190,6 +1190,7 @@ impl PodMachine {
                 exec: probe.exec.as_ref(),
                 http: probe.http_get.as_ref(),
                 tcp: probe.tcp_socket.as_ref(),
+                grpc: probe.grpc.as_ref(),
             };
             let op = action.op(spec, slot.key(attempt), timeout);
             if let Some(p) = self.prober(i, attempt, kind) {
@@ -1227,8 +1228,12 @@ impl PodMachine {
         // A hook without a bound of its own gets an hour: the container waits for it.
         let timeout = until.map_or(Duration::from_secs(3600), |u| u.since(now));
         let (Some(slot), Some(spec)) = (self.slots.get(i), self.spec_of(i)) else { return Hook::Done };
-        let action =
-            Action { exec: hook.exec.as_ref(), http: hook.http_get.as_ref(), tcp: hook.tcp_socket.as_ref() };
+        let action = Action {
+            exec: hook.exec.as_ref(),
+            http: hook.http_get.as_ref(),
+            tcp: hook.tcp_socket.as_ref(),
+            grpc: None,
+        };
         match action.op(spec, slot.key(attempt), timeout) {
             Ok(op) => {
                 let call = self.call(purpose);

@@ -2,13 +2,12 @@
 
 use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec;
 use alloc::vec::Vec;
 
 use icp_core::base::Duration;
 
 use super::slot::Slot;
-use super::spec::{Container, ExecAction, HttpGetAction, TcpSocketAction};
+use super::spec::{Container, ExecAction, GrpcAction, HttpGetAction, TcpSocketAction};
 use crate::runtime::{ContainerKey, ContainerKind, HttpGet, RuntimeOp};
 
 /// `status.phase`.
@@ -93,6 +92,7 @@ pub(crate) struct Action<'a> {
     pub(crate) exec: Option<&'a ExecAction>,
     pub(crate) http: Option<&'a HttpGetAction>,
     pub(crate) tcp: Option<&'a TcpSocketAction>,
+    pub(crate) grpc: Option<&'a GrpcAction>,
 }
 
 impl Action<'_> {
@@ -134,6 +134,9 @@ impl Action<'_> {
                 host => Some(host.parse().map_err(|_| alloc::format!("{host:?} is not an IP address"))?),
             };
             Ok(RuntimeOp::TcpConnect { host, port: port_of(&tcp.port)?, timeout })
+        } else if let Some(grpc) = self.grpc {
+            let service = grpc.service.clone().unwrap_or_default();
+            Ok(RuntimeOp::GrpcHealth { port: grpc.port, service, timeout })
         } else {
             Err("no handler is set".into())
         }
@@ -142,23 +145,7 @@ impl Action<'_> {
 
 /// Why this node refuses to run a container as its spec stands; the message names the field.
 pub(crate) fn unsupported(container: &Container) -> Option<String> {
-    let probes = [
-        ("livenessProbe", &container.liveness_probe),
-        ("readinessProbe", &container.readiness_probe),
-        ("startupProbe", &container.startup_probe),
-    ];
-    let grpc: Vec<_> = probes
-        .iter()
-        .filter(|(_, p)| p.as_ref().is_some_and(|p| p.grpc.is_some()))
-        .map(|(field, _)| alloc::format!("{field}.grpc is not supported by this node yet"))
-        .collect();
-    let files = container
-        .env
-        .iter()
-        .filter(|e| e.value_from.as_ref().is_some_and(|v| v.file_key_ref.is_some()))
-        .map(|e| alloc::format!("env {}: fileKeyRef is not supported by this node yet", e.name));
-    let mut all = vec![];
-    all.extend(grpc);
-    all.extend(files);
-    all.into_iter().next()
+    let from_file =
+        container.env.iter().find(|e| e.value_from.as_ref().is_some_and(|v| v.file_key_ref.is_some()));
+    from_file.map(|e| alloc::format!("env {}: fileKeyRef is not supported by this node yet", e.name))
 }

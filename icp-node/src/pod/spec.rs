@@ -292,7 +292,7 @@ view! {
         /// Open a connection.
         tcp_socket: Option<TcpSocketAction>,
         /// Ask the gRPC health service.
-        grpc: Option<Value>,
+        grpc: Option<GrpcAction>,
         /// Seconds after the start.
         initial_delay_seconds: i64,
         /// Seconds; 1 if missing.
@@ -305,6 +305,13 @@ view! {
         failure_threshold: Option<u32>,
         /// Overrides the pod's.
         termination_grace_period_seconds: Option<i64>,
+    }
+    /// `GRPCAction`.
+    GrpcAction {
+        /// The port.
+        port: u16,
+        /// The service; all of the server if missing.
+        service: Option<String>,
     }
     /// `ExecAction`.
     ExecAction {

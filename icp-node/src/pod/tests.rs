@@ -130,7 +130,7 @@ impl Lab {
                 let success = self.probes.get(&command[0]).copied().unwrap_or(true);
                 Ok(Outcome::Exec(ExecOutput { code: i32::from(!success), ..ExecOutput::default() }))
             }
-            RuntimeOp::HttpGet(_) | RuntimeOp::TcpConnect { .. } => {
+            RuntimeOp::HttpGet(_) | RuntimeOp::TcpConnect { .. } | RuntimeOp::GrpcHealth { .. } => {
                 Ok(Outcome::Probe(ProbeOutcome { success: true, message: String::new() }))
             }
             _ => Ok(Outcome::Done),

@@ -143,6 +143,16 @@ pub enum RuntimeOp {
         /// Give up after this time.
         timeout: Duration,
     },
+    /// Ask the pod's gRPC health service (`grpc.health.v1.Health/Check`) in plain text; answered by
+    /// [`super::Outcome::Probe`]. Success is `SERVING`.
+    GrpcHealth {
+        /// The port of the pod's own address.
+        port: u16,
+        /// The service to ask for; empty for the whole server.
+        service: String,
+        /// Give up after this time.
+        timeout: Duration,
+    },
     /// Tell all pods and containers; answered by [`super::Outcome::Listed`].
     Relist,
     /// Tell all images; answered by [`super::Outcome::Images`].

@@ -64,9 +64,10 @@ impl Limits {
     fn of(&self, op: &RuntimeOp) -> Arc<Semaphore> {
         match op {
             RuntimeOp::EnsureImage { .. } => self.pulls.clone(),
-            RuntimeOp::Exec { .. } | RuntimeOp::HttpGet(_) | RuntimeOp::TcpConnect { .. } => {
-                self.probes.clone()
-            }
+            RuntimeOp::Exec { .. }
+            | RuntimeOp::HttpGet(_)
+            | RuntimeOp::TcpConnect { .. }
+            | RuntimeOp::GrpcHealth { .. } => self.probes.clone(),
             _ => self.calls.clone(),
         }
     }

@@ -53,6 +53,8 @@ pub struct Behaviour {
     pub fail_http: bool,
     /// Whether TCP probes of its pod fail.
     pub fail_tcp: bool,
+    /// Whether gRPC probes of its pod fail.
+    pub fail_grpc: bool,
     /// Whether it cannot be started.
     pub fail_start: bool,
 }
@@ -93,6 +95,7 @@ impl Behaviour {
                 "exec" => it.fail_exec = true,
                 "http" => it.fail_http = true,
                 "tcp" => it.fail_tcp = true,
+                "grpc" => it.fail_grpc = true,
                 "start" => it.fail_start = true,
                 _ => {}
             }

@@ -341,6 +341,7 @@ impl MemoryRuntime {
             }
             RuntimeOp::HttpGet(_) => Ok(self.probe(&uid, |b| b.fail_http)),
             RuntimeOp::TcpConnect { .. } => Ok(self.probe(&uid, |b| b.fail_tcp)),
+            RuntimeOp::GrpcHealth { .. } => Ok(self.probe(&uid, |b| b.fail_grpc)),
             RuntimeOp::Relist => Ok(Outcome::Listed(self.list())),
             RuntimeOp::ListImages => Ok(Outcome::Images(
                 self.images

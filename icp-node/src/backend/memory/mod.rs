@@ -12,7 +12,7 @@
 //! | `sim.icp/run-for` | seconds until it ends; without it, a container runs until it is stopped |
 //! | `sim.icp/exit-code` | the code it ends with (0) |
 //! | `sim.icp/oom` | `true`: it ends for want of memory |
-//! | `sim.icp/fail` | which of `exec`, `http`, `tcp`, `start`, `sandbox` fail, separated by commas |
+//! | `sim.icp/fail` | which of `exec`, `http`, `tcp`, `grpc`, `start`, `sandbox` fail, separated by commas |
 //!
 //! Of commands, `sleep N`, `true`, `false` and `sh -c` with `sleep N` and `exit N` in it are understood. An init
 //! container that says nothing ends well at once.
