@@ -39,6 +39,7 @@ const CASES: &[Case] = &[
     ("busy", a_busy_port_is_one_clear_line),
     ("parent", nothing_outlives_a_killed_host),
     ("guard", nothing_outlives_a_killed_guard),
+    ("root", a_lab_whose_root_dies_is_gone),
     ("refused", a_system_that_refuses_is_one_line),
 ];
 
@@ -255,6 +256,11 @@ impl Traces {
     }
 }
 
+fn kill(pid: u32, signal: Signal) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
 struct Proc {
     pid: u32,
     parent: u32,
@@ -413,6 +419,15 @@ fn processes_are_started_killed_and_reaped() {
         let env = sh("echo $ICP_MACHINE $EXTRA; pwd").env("EXTRA", "more").dir("/run");
         assert_eq!(lab.exec("m1", env, LIMIT).await.unwrap().text(), "m1 more\n/run\n");
 
+        // Nothing of the lab's own leaks into a program.
+        let clean =
+            "ls /proc/self/fd; sed -n 's/Sig\\(Blk\\|Ign\\):.*\\(.\\{7\\}\\)$/\\1 \\2/p' /proc/self/status";
+        let expected = "0\n1\n2\n3\nBlk 0000000\nIgn 0000000";
+        assert_eq!(output(&lab, "m1", clean).await, expected);
+        let held = lab.exec("m1", sh("echo early; sleep 1000 &"), LIMIT).await.unwrap();
+        assert_eq!((held.exit, held.text()), (Exit::Code(0), "early\n".into()));
+        output(&lab, "m1", "pkill sleep || busybox pkill sleep").await;
+
         // Killing a process leaves its children alone, and the init reaps them when they end.
         let parent =
             lab.spawn("m1", sh("sleep 1000 & echo $! > /run/child; wait").named("parent")).await.unwrap();
@@ -507,7 +522,6 @@ fn power_off_is_silent_and_state_survives() {
             eventually_async("the server", || greeting(&lab, Place::Machine("m2"), address(1, 7))).await;
         assert_eq!(name, "m1");
 
-        // A machine whose init dies is off too, and can be powered on again.
         let seen = async {
             loop {
                 if let LabEvent::Off { machine } = events.recv().await.unwrap() {
@@ -520,6 +534,15 @@ fn power_off_is_silent_and_state_survives() {
             lab.power_off("m2").await.unwrap();
             lab.power_on("m2").await.unwrap();
         }
+        // A machine whose init dies is off too, and can be powered on again.
+        let mounted = format!("{} /var/lib/icp ", lab.machine_dir("m2").display());
+        let is_init = |p: &&Proc| {
+            let read = |file| fs::read_to_string(format!("/proc/{}/{file}", p.pid)).unwrap_or_default();
+            read("comm") == "icp-init\n" && read("mountinfo").contains(&mounted)
+        };
+        kill(processes().iter().find(is_init).expect("an init").pid, Signal::KILL);
+        eventually_async("m2 is off", || async { (!lab.is_on("m2")).then_some(()) }).await;
+        eventually_async("m2 is on", || async { lab.power_on("m2").await.ok() }).await;
         assert_eq!(output(&lab, "m2", "cat /proc/1/comm").await, "icp-init");
     });
 }
@@ -611,8 +634,7 @@ fn the_relay_copies_bytes_and_follows_the_address() {
             let pid =
                 eventually_async("a relay", || async { processes().iter().find(of_this_lab).map(|p| p.pid) })
                     .await;
-            let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-            rustix::process::kill_process(pid, Signal::KILL).unwrap();
+            kill(pid, Signal::KILL);
             let (name, ..) = tokio::task::spawn_blocking(ask).await.unwrap();
             assert_eq!(name, "m2");
         }
@@ -687,7 +709,7 @@ fn nothing_outlives_a_killed_host() {
         let mut before = Traces::now();
         let dir = Dir::new("parent");
         let (mut host, _) = start_host(&dir, &mut before);
-        rustix::process::kill_process(rustix::process::Pid::from_child(&host), signal).unwrap();
+        kill(host.id(), signal);
         host.wait().unwrap();
         before.are_all_there_is();
     }
@@ -697,8 +719,7 @@ fn nothing_outlives_a_killed_guard() {
     let mut before = Traces::now();
     let dir = Dir::new("guard");
     let (mut host, guard) = start_host(&dir, &mut before);
-    let pid = rustix::process::Pid::from_raw(i32::try_from(guard).unwrap()).unwrap();
-    rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    kill(guard, Signal::KILL);
     eventually("its processes are gone", || before.processes_left() == 0);
     host.kill().unwrap();
     host.wait().unwrap();
@@ -709,6 +730,28 @@ fn nothing_outlives_a_killed_guard() {
     before.are_all_there_is();
 }
 
+fn a_lab_whose_root_dies_is_gone() {
+    let dir = Dir::new("root");
+    let mut before = Traces::now();
+    let mut lab = Lab::start(three(&dir.0)).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let handle = lab.connect().unwrap();
+        handle.power_on("m1").await.unwrap();
+        let process = handle.spawn("m1", sh("sleep 1000")).await.unwrap();
+        before.take(lab.guard_pid());
+        let root = processes().into_iter().find(|p| p.parent == lab.guard_pid()).expect("the root");
+        kill(root.pid, Signal::KILL);
+        tokio::time::timeout(LIMIT, handle.ended()).await.unwrap();
+        assert_eq!(tokio::time::timeout(LIMIT, process.wait()).await.unwrap(), Exit::PowerOff);
+        let refused = handle.power_on("m2").await.unwrap_err();
+        assert!(matches!(refused, LabError::Gone { .. }), "{refused}");
+        assert!(lab.connect().is_err());
+    });
+    before.are_all_there_is();
+    lab.stop().unwrap();
+}
+
 fn a_system_that_refuses_is_one_line() {
     let dir = Dir::new("refused");
     let mut config = three(&dir.0);
@@ -717,6 +760,10 @@ fn a_system_that_refuses_is_one_line() {
     let file = dir.0.join("file");
     fs::write(&file, "").unwrap();
     assert!(matches!(Lab::start(LabConfig::new(&file)), Err(LabError::Io { .. })));
+    let first = Lab::start(three(&dir.0)).unwrap();
+    let second = Lab::start(three(&dir.0)).unwrap_err().to_string();
+    assert!(second.starts_with("the lab's configuration: another lab uses /"), "{second}");
+    first.stop().unwrap();
     // A machine is a system like another: a lab can be in it, until the system says no.
     with_lab(three(&dir.0), 1, |lab| async move {
         let inner = lab.spawn("m1", Spawn::role("nested")).await.unwrap();

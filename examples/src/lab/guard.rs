@@ -24,6 +24,7 @@ pub(super) const COMM: &str = "icp-lab-guard";
 /// How long it takes, at most, until the kernel lets go of the control groups of killed processes.
 const CLEAN_TRIES_MAX: usize = 100;
 const CLEAN_WAIT_MS: i64 = 50;
+const FILES_WANTED: u64 = 65_536;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Config {
@@ -33,6 +34,8 @@ pub(super) struct Config {
     pub lifeline: RawFd,
     /// Listeners of the host, and where their connections go.
     pub relays: Vec<(RawFd, SocketAddr)>,
+    /// Held until the lab is gone, so that no other lab takes its directory before.
+    pub lock: Option<RawFd>,
     /// `None` to probe and end.
     pub state_dir: Option<PathBuf>,
     pub subnet: Ipv4Net,
@@ -50,6 +53,7 @@ fn run(config: Config) -> Result<ExitCode, String> {
     let lifeline = sys::inherited(config.lifeline).map_err(fail("lifeline"))?;
     let relays: Result<Vec<OwnedFd>, _> = config.relays.iter().map(|(raw, _)| sys::inherited(*raw)).collect();
     let relays = relays.map_err(fail("listener"))?;
+    let lock = config.lock.map(sys::inherited).transpose().map_err(fail("lock"))?;
     let signals = sys::Signals::take(&[Signal::TERM, Signal::INT, Signal::HUP]).map_err(fail("signals"))?;
 
     let cgroups =
@@ -74,6 +78,7 @@ fn run(config: Config) -> Result<ExitCode, String> {
     let _ = child.kill();
     let ended = child.wait();
     clean(&cgroups);
+    drop(lock);
     ended.map_err(fail("waiting for the lab's root"))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -141,10 +146,14 @@ fn hint() -> String {
     String::new()
 }
 
-/// Many connections of many machines come from few processes: as many files as the system allows.
+/// The relay and the servers of a cluster have many connections. Not more files than that: some programs close all
+/// possible descriptors one by one.
 fn raise_limits() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
-    let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    let wanted = limit.maximum.map_or(FILES_WANTED, |max| max.min(FILES_WANTED));
+    if limit.current.is_some_and(|current| current < wanted) {
+        let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit });
+    }
 }
 
 /// Removes the lab's control groups, as soon as the kernel lets go of them.

@@ -15,7 +15,8 @@ use rustix::process::Signal;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::{broadcast, oneshot, watch};
+use tokio::task::JoinSet;
 
 use super::LabError;
 use super::config::MachineSpec;
@@ -83,6 +84,7 @@ struct Shared {
     calls: Mutex<Option<Calls>>,
     links: Mutex<BTreeMap<String, Arc<Link>>>,
     events: broadcast::Sender<LabEvent>,
+    ended: watch::Sender<bool>,
 }
 
 /// Requests that the root has not answered; there are none once it is gone.
@@ -97,6 +99,7 @@ impl LabHandle {
             calls: Mutex::new(Some(BTreeMap::new())),
             links: Mutex::default(),
             events: broadcast::Sender::new(EVENTS_MAX),
+            ended: watch::Sender::new(false),
         });
         tokio::spawn(shared.clone().listen());
         Ok(Self { shared })
@@ -136,6 +139,11 @@ impl LabHandle {
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<LabEvent> {
         self.shared.events.subscribe()
+    }
+
+    /// Waits until the lab has ended unasked, as when its processes were killed. All machines are then off.
+    pub async fn ended(&self) {
+        let _ = self.shared.ended.subscribe().wait_for(|ended| *ended).await;
     }
 
     /// Powers a machine on: its network is up and nothing runs in it.
@@ -259,28 +267,24 @@ impl LabHandle {
         let streams = [null.as_fd(), out_end.as_fd(), err_end.as_fd()];
         let process = link.start(&name, spawn.into(), streams, None).await?;
         drop((out_end, err_end));
-        let (out, err) = (tokio::spawn(read(out)), tokio::spawn(read(err)));
-        let (stop_out, stop_err) = (out.abort_handle(), err.abort_handle());
-        let ended = tokio::time::timeout(limit, process.wait()).await;
-        if ended.is_err() {
+        let (kept_out, kept_err) = (Kept::default(), Kept::default());
+        let mut reading = JoinSet::new();
+        reading.spawn(read(out, kept_out.clone()));
+        reading.spawn(read(err, kept_err.clone()));
+        if tokio::time::timeout(limit, process.wait()).await.is_err() {
             let _ = process.kill_group(Signal::KILL).await;
-        }
-        let streams = async { (out.await, err.await) };
-        let drained = tokio::time::timeout(DRAIN_LIMIT.max(limit.min(DRAIN_LIMIT)), streams).await;
-        stop_out.abort();
-        stop_err.abort();
-        let Ok(exit) = ended else {
             return Err(LabError::Timeout {
                 machine: machine.into(),
                 process: name,
                 limit_ms: limit.as_millis(),
             });
-        };
-        let (stdout, stderr) = match drained {
-            Ok((out, err)) => (out.unwrap_or_default(), err.unwrap_or_default()),
-            Err(_) => Default::default(),
-        };
-        Ok(Output { exit, stdout, stderr })
+        }
+        // A child of the command may hold its output open for longer than anybody wants to wait.
+        let _ =
+            tokio::time::timeout(DRAIN_LIMIT, async { while reading.join_next().await.is_some() {} }).await;
+        reading.shutdown().await;
+        let take = |kept: Kept| std::mem::take(&mut *lock(&kept));
+        Ok(Output { exit: process.wait().await, stdout: take(kept_out), stderr: take(kept_err) })
     }
 
     /// Connects from a place in the lab, within 10 s. (`TcpStream::into_std` gives the blocking kind.)
@@ -358,6 +362,7 @@ impl Shared {
             }
         }
         *lock(&self.calls) = None;
+        self.ended.send_replace(true);
     }
 
     async fn call(
@@ -397,14 +402,16 @@ fn null() -> Result<fs::File, LabError> {
     fs::File::open("/dev/null").map_err(LabError::io("opening /dev/null"))
 }
 
+/// What was read of a stream so far.
+type Kept = Arc<Mutex<Vec<u8>>>;
+
 /// Reads a stream to its end and keeps what fits.
-async fn read(stream: OwnedFd) -> Vec<u8> {
-    let mut kept = Vec::new();
-    let Ok(mut stream) = pipe::Receiver::from_owned_fd(stream) else { return kept };
+async fn read(stream: OwnedFd, kept: Kept) {
+    let Ok(mut stream) = pipe::Receiver::from_owned_fd(stream) else { return };
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+        let mut kept = lock(&kept);
         let room = OUTPUT_BYTES_MAX.saturating_sub(kept.len());
         kept.extend_from_slice(buffer.get(..read.min(room)).unwrap_or_default());
     }
-    kept
 }

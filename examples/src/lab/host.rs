@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::config::{LabConfig, MachineSpec};
@@ -70,18 +71,27 @@ impl Lab {
     /// Makes the lab's network, with all machines off. This works with or without threads and runtimes around it.
     ///
     /// # Errors
-    /// [`LabError::Config`], [`LabError::Unsupported`], and [`LabError::Io`] for the state directory.
+    /// [`LabError::Config`], also if another lab uses the state directory; [`LabError::Unsupported`]; [`LabError::Io`]
+    /// for the state directory.
     pub fn start(config: LabConfig) -> Result<Self, LabError> {
         config.check()?;
         let logs = config.state_dir.join("logs");
         fs::create_dir_all(&logs).map_err(LabError::io(format!("making {}", logs.display())))?;
         let state = fs::canonicalize(&config.state_dir);
         let state = state.map_err(LabError::io(format!("finding {}", config.state_dir.display())))?;
-        Self::launch(&config, Some(&state))
+        let lock = append(&state.join("lock"))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|e| match e {
+            rustix::io::Errno::WOULDBLOCK => {
+                LabError::Config { detail: format!("another lab uses {}", state.display()) }
+            }
+            e => LabError::io(format!("locking {}", state.display()))(e),
+        })?;
+        Self::launch(&config, Some((&state, lock)))
     }
 
-    /// Starts the guard and waits until the network stands; without `state` it probes instead.
-    fn launch(config: &LabConfig, state: Option<&Path>) -> Result<Self, LabError> {
+    /// Starts the guard and waits until the network stands; without a locked state directory it probes instead.
+    fn launch(config: &LabConfig, state: Option<(&Path, fs::File)>) -> Result<Self, LabError> {
+        let (state, lock) = state.unzip();
         let plan = Plan {
             state_dir: state.unwrap_or(Path::new("")).to_owned(),
             log: state.unwrap_or(Path::new("")).join("logs/lab.log"),
@@ -100,6 +110,7 @@ impl Lab {
             control: theirs.as_raw_fd(),
             lifeline: reader.as_raw_fd(),
             relays,
+            lock: lock.as_ref().map(AsRawFd::as_raw_fd),
             state_dir: state.map(Into::into),
             subnet: config.subnet,
             gateway: config.gateway(),
@@ -111,11 +122,11 @@ impl Lab {
             .env_clear()
             .envs(std::env::vars_os().filter(|(n, _)| n.to_str().is_some_and(|n| kept.contains(n))));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).current_dir("/");
-        let own = [guard.control, guard.lifeline];
+        let own = [guard.control, guard.lifeline].into_iter().chain(guard.lock);
         let inherit = guard.relays.iter().map(|(raw, _)| *raw).chain(own).collect();
         sys::prepare(&mut command, sys::Setup { inherit, ..sys::Setup::default() });
         let guard = command.spawn().map_err(LabError::io("starting this executable again"))?;
-        drop((theirs, reader));
+        drop((theirs, reader, lock));
         let mut lab = Self { guard, lifeline: Some(lifeline), control: None, plan: Arc::new(plan) };
         lab.await_ready(&control)?;
         lab.control = Some(control);

@@ -1,10 +1,11 @@
 //! The first process of a machine: prepares its mounts, starts programs for the host, reaps.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -21,6 +22,8 @@ pub(super) const ROLE: &str = "lab-init";
 const PROCESSES_MAX: usize = 1024;
 /// Where a machine keeps what outlives power-off.
 const STATE_IN_MACHINE: &str = "/var/lib/icp";
+/// Where the tools of an administrator are, which a plain user's `PATH` often leaves out.
+const SYSTEM_PATH: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Config {
@@ -130,7 +133,11 @@ impl Init {
         };
         command.stdin(stdin).stdout(stdout).stderr(stderr);
         command.args(&start.args).current_dir(start.dir.as_deref().unwrap_or(Path::new("/")));
-        command.env("HOME", STATE_IN_MACHINE).env("ICP_MACHINE", &self.name).envs(&start.env);
+        command
+            .env("HOME", STATE_IN_MACHINE)
+            .env("PATH", search_path())
+            .env("ICP_MACHINE", &self.name)
+            .envs(&start.env);
         sys::prepare(&mut command, sys::Setup::default());
         Ok(Pid::from_child(&command.spawn()?))
     }
@@ -153,4 +160,15 @@ impl Init {
         }
         Ok(())
     }
+}
+
+fn search_path() -> OsString {
+    let given = std::env::var_os("PATH").unwrap_or_default();
+    let mut dirs: Vec<PathBuf> = std::env::split_paths(&given).collect();
+    for dir in SYSTEM_PATH.map(PathBuf::from) {
+        if !dirs.contains(&dir) {
+            dirs.push(dir);
+        }
+    }
+    std::env::join_paths(dirs).unwrap_or(given)
 }

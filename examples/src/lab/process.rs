@@ -57,8 +57,8 @@ impl Spawn {
         self
     }
 
-    /// Sets a variable. Of the host's own variables a process sees only `PATH`, `LANG` and `RUST_BACKTRACE`;
-    /// `ICP_MACHINE` is the machine's name, and `ICP_CGROUP` its control group where it has one.
+    /// Sets a variable. Of the host's own variables a process sees only `PATH` (with the system directories added),
+    /// `LANG` and `RUST_BACKTRACE`; `ICP_MACHINE` is the machine's name.
     #[must_use]
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.env.insert(name.into(), value.into());

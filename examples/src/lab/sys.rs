@@ -16,6 +16,11 @@ use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 use tokio::io::unix::AsyncFd;
 
+/// The signals with names, which end at `SIGSYS`.
+const SIGNALS: i32 = libc::SIGSYS;
+/// After the standard streams.
+const FIRST_OTHER_FD: libc::c_uint = 3;
+
 /// Moves this process, which has one thread, into new namespaces.
 pub(super) fn unshare(flags: UnshareFlags) -> io::Result<()> {
     if flags.contains(UnshareFlags::FILES) {
@@ -94,16 +99,28 @@ pub(super) struct Setup {
     pub unshare: Option<UnshareFlags>,
 }
 
-/// Lets the child of `command` start in a session of its own with no signal blocked, and do `setup`.
+/// Lets the child of `command` start in a session of its own, with no signal blocked or ignored and no descriptor but
+/// its standard streams and those of `setup`, and do `setup`.
 ///
 /// The descriptors of `setup` must stay open until the command is spawned.
 pub(super) fn prepare(command: &mut Command, setup: Setup) {
     let steps = move || {
         rustix::process::setsid()?;
-        // SAFETY: an all-zero signal set is a valid set, the empty one; it lives through the call.
+        // SAFETY: an all-zero signal set is a valid set, the empty one; it lives through the call. The child runs
+        // nothing but these steps, so that no handler is missed, and the descriptors are closed by exec, not here.
         unsafe {
             let none: libc::sigset_t = zeroed();
             libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+            for signal in 1..=SIGNALS {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            // Whoever started the host may have left descriptors open. Kernels before 5.11 cannot do this.
+            libc::syscall(
+                libc::SYS_close_range,
+                FIRST_OTHER_FD,
+                libc::c_uint::MAX,
+                libc::CLOSE_RANGE_CLOEXEC,
+            );
         }
         for raw in &setup.cgroups {
             // SAFETY: whoever prepared the command keeps the descriptor open until it is spawned.
