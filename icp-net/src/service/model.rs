@@ -35,7 +35,9 @@ impl Protocol {
         }
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads the name that objects of the API use; an empty one is TCP.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         match text {
             "" | "TCP" => Some(Self::Tcp),
             "UDP" => Some(Self::Udp),

@@ -17,8 +17,12 @@ use super::FileBlocks;
 use super::cable::{Cable, find};
 use crate::backend::netlink::NetlinkError;
 use crate::backend::netns;
+use crate::backend::nft::Nft;
 use crate::backend::rtnl::{Link, LinkKind, Rtnl};
-use crate::calico::cni::{Attachment, CniError, Op, host_link_name, is_host_link_name, plan_add, plan_check};
+use crate::calico::cni::{
+    Attachment, CniError, HostPort, Op, host_link_name, host_ports_table_id, is_host_link_name, plan_add,
+    plan_check, plan_host_ports,
+};
 use crate::calico::ipam::{BlockStore, Ipam, IpamConfig, IpamError, Plan, Pool, Request, StoreError};
 
 /// Configuration of [`NodeNetwork`].
@@ -209,9 +213,34 @@ impl NodeNetwork {
     /// keeps its addresses.
     pub fn detach(&self, key: &str) -> Result<(), NodeNetworkError> {
         let mut state = self.state();
-        self.in_thread(|| delete(&mut self.host()?, &host_link_name(key)))?;
+        let ips = state.ipam.addresses(key);
+        self.in_thread(|| {
+            delete(&mut self.host()?, &host_link_name(key))?;
+            host_ports(|ip| !ips.contains(&ip), None)
+        })?;
         let plan = state.ipam.plan_release_handle(key);
         state.write(&plan)
+    }
+
+    /// Leads ports of the machine to a pod that is attached, instead of those that led to it before. They go when the
+    /// pod is detached.
+    ///
+    /// # Errors
+    /// [`NodeNetworkError::Unknown`]; [`NodeNetworkError::Cni`] if a port leads to another pod, and then those of the
+    /// same address family stay as they were.
+    pub fn set_host_ports(&self, key: &str, ports: &[HostPort]) -> Result<(), NodeNetworkError> {
+        let state = self.state();
+        let ips = state.ipam.addresses(key);
+        if ips.is_empty() {
+            return Err(NodeNetworkError::Unknown { key: key.into() });
+        }
+        self.in_thread(|| {
+            self.enter_home()?;
+            let kept = |ip| !ips.contains(&ip);
+            ips.iter().try_for_each(|ip| host_ports(kept, Some((*ip, ports))))
+        })?;
+        drop(state);
+        Ok(())
     }
 
     /// Looks whether the pod is attached as it should be.
@@ -253,6 +282,7 @@ impl NodeNetwork {
         let mut state = self.state();
         let gone: Vec<String> =
             state.ipam.handles().map(|(key, _)| key.into()).filter(|key| !live.contains(key)).collect();
+        let kept: BTreeSet<IpAddr> = live.iter().flat_map(|key| state.ipam.addresses(key)).collect();
         let keep: BTreeSet<String> = live.iter().map(|key| host_link_name(key)).collect();
         self.in_thread(|| {
             let mut host = self.host()?;
@@ -261,7 +291,7 @@ impl NodeNetwork {
                     delete(&mut host, &link.name)?;
                 }
             }
-            Ok(())
+            host_ports(|ip| kept.contains(&ip), None)
         })?;
         let plan = state.ipam.plan_collect(&self.node, |key| live.contains(key));
         state.write(&plan)?;
@@ -283,11 +313,15 @@ impl NodeNetwork {
 
     /// Connects to the machine's namespace from a thread that may stand in another.
     fn host(&self) -> Result<Rtnl, NodeNetworkError> {
+        self.enter_home()?;
+        Ok(Rtnl::open()?)
+    }
+
+    fn enter_home(&self) -> Result<(), NodeNetworkError> {
         netns::enter(&self.home).map_err(|e| NodeNetworkError::Namespace {
             what: "enter the machine's network namespace".into(),
             why: e.to_string(),
-        })?;
-        Ok(Rtnl::open()?)
+        })
     }
 
     fn mtu(&self) -> Result<u32, NodeNetworkError> {
@@ -327,6 +361,20 @@ impl State {
         self.ipam.commit(plan);
         Ok(())
     }
+}
+
+/// Changes which ports lead to pods, in the namespace of the calling thread: those to addresses that are not `kept` go.
+/// With a pod, in the table of its address's family alone.
+fn host_ports(
+    kept: impl Fn(IpAddr) -> bool,
+    pod: Option<(IpAddr, &[HostPort])>,
+) -> Result<(), NodeNetworkError> {
+    let mut nft = Nft::open()?;
+    for ipv6 in [false, true].into_iter().filter(|ipv6| pod.is_none_or(|(ip, _)| ip.is_ipv6() == *ipv6)) {
+        let observed = nft.snapshot(&host_ports_table_id(ipv6))?;
+        nft.apply(&plan_host_ports(ipv6, observed.as_ref(), &kept, pod)?)?;
+    }
+    Ok(())
 }
 
 /// Deletes a pod's cable if it is there.

@@ -22,6 +22,7 @@
 mod error;
 mod names;
 mod plan;
+mod ports;
 #[cfg(test)]
 mod tests;
 
@@ -31,3 +32,4 @@ pub use plan::{
     Attachment, GATEWAY_IPV4, GATEWAY_IPV6, HOST_MAC, LinkRoute, LinkState, Observed, Op, POD_LINK, Side,
     plan_add, plan_check, plan_delete,
 };
+pub use ports::{HOST_PORTS_TABLE, HostPort, host_ports_table_id, plan_host_ports};

@@ -114,7 +114,7 @@ fn resource(object: &Object) -> &'static str {
 }
 
 impl Api {
-    fn list(&self, of: &str) -> Reply {
+    pub(super) fn list(&self, of: &str) -> Reply {
         let items = self.objects.iter().filter(|((resource, _), _)| resource == of);
         Reply::List {
             items: items.map(|(_, object)| Arc::clone(object)).collect(),

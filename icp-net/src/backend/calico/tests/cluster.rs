@@ -20,8 +20,10 @@ use crate::backend::nft::Nft;
 use crate::backend::rtnl::{Route, Rtnl, protocol, sysctl};
 use crate::backend::service::ServiceBackend;
 use crate::backend::testing::in_new_netns;
+use crate::calico::cni::{HOST_PORTS_TABLE, HostPort};
 use crate::calico::route;
-use crate::service::{self, ProxyMachine};
+use crate::rules::Family;
+use crate::service::{self, Protocol, ProxyMachine};
 
 struct Node {
     network: NodeNetwork,
@@ -37,9 +39,9 @@ struct Cluster {
     outside: &'static str,
 }
 
-const POD_NETWORK: &str = "10.244.0.0/16";
+pub(super) const POD_NETWORK: &str = "10.244.0.0/16";
 
-fn node_object(name: &str, machine: &Machine) -> Json {
+pub(super) fn node_object(name: &str, machine: &Machine) -> Json {
     json!({
         "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
         "spec": {"podCIDR": machine.pod_network, "podCIDRs": [machine.pod_network]},
@@ -70,6 +72,25 @@ fn proxy(name: &str, machine: &Machine) -> Runner<ProxyMachine> {
         service::Effect::Client(effect) => Step::Client(effect),
         effect => Step::Event(backend.perform(&effect)),
     })
+}
+
+/// A service with one port and its endpoints.
+pub(super) fn service_objects(ip: &str, node_port: u16, endpoints: &[(IpAddr, &str)]) -> [Json; 2] {
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "web", "namespace": "default", "uid": "web"},
+            "spec": {"clusterIP": ip, "clusterIPs": [ip], "type": "NodePort",
+                "ports": [{"name": "http", "port": 80, "protocol": "TCP", "nodePort": node_port}]},
+    });
+    let endpoint = |(ip, node): &(IpAddr, &str)| json!({"addresses": [ip.to_string()], "nodeName": node, "conditions": {"ready": true}});
+    let slice = json!({
+    "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "web-1", "namespace": "default", "uid": "web-1",
+            "labels": {"kubernetes.io/service-name": "web"}},
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+        "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+    });
+    [service, slice]
 }
 
 impl Cluster {
@@ -133,20 +154,7 @@ impl Cluster {
     }
 
     fn service(&mut self, ip: &str, node_port: u16, endpoints: &[(IpAddr, &str)]) {
-        self.put(&json!({
-            "apiVersion": "v1", "kind": "Service",
-            "metadata": {"name": "web", "namespace": "default", "uid": "web"},
-            "spec": {"clusterIP": ip, "clusterIPs": [ip], "type": "NodePort",
-                "ports": [{"name": "http", "port": 80, "protocol": "TCP", "nodePort": node_port}]},
-        }));
-        let endpoint = |(ip, node): &(IpAddr, &str)| json!({"addresses": [ip.to_string()], "nodeName": node, "conditions": {"ready": true}});
-        self.put(&json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-            "metadata": {"name": "web-1", "namespace": "default", "uid": "web-1",
-                "labels": {"kubernetes.io/service-name": "web"}},
-            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
-            "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
-        }));
+        service_objects(ip, node_port, endpoints).iter().for_each(|object| self.put(object));
         for (name, node) in &self.nodes {
             assert!(node.proxy.machine.in_sync(), "{name}: {:?}", node.proxy.machine.last_error());
         }
@@ -297,5 +305,46 @@ fn the_node_says_whether_its_network_works() {
             (&json!("NetworkUnavailable"), &json!("False"), &json!("CalicoIsUp"))
         );
         assert_eq!(format!("{}", condition["message"]), "\"Calico is running on this node\"");
+    });
+}
+
+#[test]
+fn ports_of_a_machine_lead_to_its_pods() {
+    in_new_netns(|| {
+        let mut c = Cluster::new();
+        let (one, one_ip) = c.pod("a", "one");
+        let (two, _) = c.pod("a", "two");
+        let at = c.machine("a").ip;
+        let port = |ip: Option<IpAddr>, port| HostPort { ip, protocol: Protocol::Tcp, port, pod_port: 8080 };
+        let ports = [port(None, 81), port(Some(at.into()), 82), port(Some([192, 0, 2, 77].into()), 83)];
+        c.node("a").network.set_host_ports("one", &ports).unwrap();
+        c.node("a").network.set_host_ports("one", &ports).unwrap();
+        let server = Server::start(&one, 8080);
+        let outside = &c.machine(c.outside).namespace;
+        let caller: IpAddr = c.machine(c.outside).ip.into();
+        for number in [81, 82] {
+            assert_eq!(server.call(outside, (at, number).into()), Ok(caller));
+            assert!(server.call(&c.machine("a").namespace, (at, number).into()).is_ok());
+            assert!(server.call(&two, (at, number).into()).is_ok());
+            // Itself, masqueraded.
+            assert_eq!(server.call(&one, (at, number).into()), Ok(at.into()));
+        }
+        assert_eq!(server.call(outside, (at, 83).into()), Err(ErrorKind::ConnectionRefused));
+        let e = c.node("a").network.set_host_ports("two", &[port(None, 81)]).unwrap_err();
+        assert_eq!(e.to_string(), format!("Tcp port 81 of the machine leads to {one_ip} already"));
+
+        // The record outlives the agent, and ends with the pod.
+        let network = c.lab.machine("a").network("a");
+        assert!(network.set_host_ports("two", &[port(None, 81)]).is_err());
+        network.set_host_ports("two", &[port(None, 84)]).unwrap();
+        network.detach("one").unwrap();
+        network.set_host_ports("two", &[port(None, 81)]).unwrap();
+        let server = Server::start(&two, 8080);
+        assert!(server.call(&c.machine(c.outside).namespace, (at, 81).into()).is_ok());
+        let at_84 = server.call(&c.machine(c.outside).namespace, (at, 84).into());
+        assert_eq!(at_84, Err(ErrorKind::ConnectionRefused));
+        network.retain(&[].into()).unwrap();
+        let tables = c.machine("a").inside(|| Nft::open().unwrap().tables(Family::Ip).unwrap());
+        assert!(!tables.contains(&HOST_PORTS_TABLE.into()), "{tables:?}");
     });
 }

@@ -4,3 +4,5 @@ mod api;
 mod cluster;
 mod lab;
 mod pods;
+#[cfg(feature = "shell")]
+mod shells;
