@@ -6,7 +6,7 @@ use std::vec::Vec;
 use super::*;
 use crate::backend::netlink::Errno;
 use crate::backend::netns;
-use crate::backend::testing::in_new_netns;
+use crate::backend::testing::{in_new_netns, peer};
 
 fn net(s: &str) -> ipnet::IpNet {
     s.parse().unwrap()
@@ -120,6 +120,22 @@ fn neighbours_of_a_tunnel_are_read_back() {
             r.delete_neighbour(&n).unwrap();
             assert_eq!(r.neighbours(vxlan, family).unwrap(), []);
         }
+    });
+}
+
+#[test]
+fn iproute2_sees_a_bridge_stop_snooping() {
+    in_new_netns(|| {
+        let Some(ip) = peer("ip") else { return };
+        let mut r = Rtnl::open().unwrap();
+        let bridge = r.create_bridge("br0").unwrap();
+        for (on, shown) in [(false, "mcast_snooping 0 "), (true, "mcast_snooping 1 ")] {
+            r.set_multicast_snooping(bridge, on).unwrap();
+            let text = ip(&["-details", "link", "show", "br0"]);
+            assert!(text.contains(shown), "{text}");
+        }
+        let lo = r.link("lo").unwrap().index;
+        assert!(r.set_multicast_snooping(lo, false).is_err());
     });
 }
 
