@@ -25,13 +25,17 @@ pub(super) struct Classes {
     slots: Vec<Option<Class>>,
     free: Vec<u32>,
     by_spec: Map<Arc<PodSpec>, ClassId>,
+    /// The same by the address of the spec that is kept: most pods of a class share it.
+    by_address: Map<usize, ClassId>,
     serial: u64,
 }
 
 impl Classes {
     /// The class of `spec`, with one more holder.
     pub(super) fn acquire(&mut self, spec: &Arc<PodSpec>) -> ClassId {
-        if let Some(id) = self.by_spec.get(spec).copied() {
+        let address = Arc::as_ptr(spec).addr();
+        let known = self.by_address.get(&address).or_else(|| self.by_spec.get(spec));
+        if let Some(id) = known.copied() {
             if let Some(class) = self.slot_mut(id) {
                 class.refs = class.refs.saturating_add(1);
             }
@@ -50,14 +54,13 @@ impl Classes {
             *slot = Some(class);
         }
         self.by_spec.insert(Arc::clone(spec), id);
+        self.by_address.insert(address, id);
         id
     }
 
-    /// One more holder of a class that is known.
-    pub(super) fn hold(&mut self, id: ClassId) {
-        if let Some(class) = self.slot_mut(id) {
-            class.refs = class.refs.saturating_add(1);
-        }
+    /// The spec that is kept for an equal one.
+    pub(super) fn canonical(&self, spec: &PodSpec) -> Option<&Arc<PodSpec>> {
+        self.by_spec.get_key_value(spec).map(|(kept, _)| kept)
     }
 
     /// One holder less; the last one takes the class with it.
@@ -67,6 +70,7 @@ impl Classes {
         if class.refs == 0 {
             let spec = Arc::clone(&class.spec);
             self.by_spec.remove(&spec);
+            self.by_address.remove(&Arc::as_ptr(&spec).addr());
             if let Some(slot) = self.slots.get_mut(id.0 as usize) {
                 *slot = None;
             }

@@ -11,7 +11,7 @@ use icp_core::client::ObjectKey;
 use super::classes::Classes;
 use super::images::Images;
 use super::pods::{Placed, Pods};
-use super::{ClassId, Columns, Map, NodeId, Selectors};
+use super::{Change, ChangeLog, ClassId, Columns, Map, NodeId, Selectors};
 use crate::model::{Node, Pod, PodSpec};
 
 /// The topology keys of default spreading.
@@ -29,6 +29,7 @@ pub struct Cluster {
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
     images: Images,
     selectors: Selectors,
+    changes: ChangeLog,
 }
 
 impl Cluster {
@@ -121,7 +122,7 @@ impl Cluster {
         selector: Option<BTreeMap<String, String>>,
     ) -> bool {
         let changed = self.selectors.set_service(namespace, name, selector);
-        self.ensure_default_topologies();
+        self.selectors_changed(changed);
         changed
     }
 
@@ -135,11 +136,14 @@ impl Cluster {
         selector: Option<Selector>,
     ) -> bool {
         let changed = self.selectors.set_controller(namespace, kind, name, selector);
-        self.ensure_default_topologies();
+        self.selectors_changed(changed);
         changed
     }
 
-    fn ensure_default_topologies(&mut self) {
+    fn selectors_changed(&mut self, changed: bool) {
+        if changed {
+            self.changes.push(Change::Meaning);
+        }
         if !self.selectors.is_empty() {
             for key in DEFAULT_TOPOLOGIES {
                 self.columns.topology.ensure(key, &self.columns.nodes);
@@ -177,6 +181,7 @@ impl Cluster {
             }
         };
         self.images.add(id, &node);
+        self.changes.push(Change::Node { row: id.0 });
         let name = node.name.clone();
         self.columns.set(id, Some(node));
         for key in self.homeless.remove(&name).unwrap_or_default() {
@@ -194,7 +199,7 @@ impl Cluster {
         for key in keys {
             if let Some(mut placed) = self.pods.remove(&key) {
                 if let Some(spec) = self.classes.spec(placed.class).cloned() {
-                    self.columns.weigh(id, placed.class, &spec, -1);
+                    self.weigh(id, placed.class, &spec, -1);
                 }
                 placed.node = None;
                 self.homeless.entry(name.into()).or_default().insert(key);
@@ -205,6 +210,7 @@ impl Cluster {
             self.images.remove(id, &node);
         }
         self.columns.free_row(id);
+        self.changes.push(Change::Node { row: id.0 });
         true
     }
 
@@ -243,7 +249,7 @@ impl Cluster {
     pub fn remove_pod(&mut self, key: &ObjectKey) -> Option<Pod> {
         let placed = self.pods.remove(key)?;
         match (placed.node, &placed.pod.node) {
-            (Some(node), _) => self.columns.weigh(node, placed.class, &placed.pod.spec, -1),
+            (Some(node), _) => self.weigh(node, placed.class, &placed.pod.spec, -1),
             (None, Some(name)) => {
                 if let Some(keys) = self.homeless.get_mut(name) {
                     keys.remove(key);
@@ -262,7 +268,7 @@ impl Cluster {
         let Some(name) = &pod.node else { return };
         let node = self.by_name.get(name).copied();
         match node {
-            Some(id) => self.columns.weigh(id, class, &pod.spec, 1),
+            Some(id) => self.weigh(id, class, &pod.spec, 1),
             None => {
                 self.homeless.entry(name.clone()).or_default().insert(pod.key.clone());
             }
@@ -270,13 +276,36 @@ impl Cluster {
         self.pods.insert(Placed { pod, class, node, assumed });
     }
 
+    fn weigh(&mut self, id: NodeId, class: ClassId, spec: &Arc<PodSpec>, times: i8) {
+        self.columns.weigh(id, class, spec, i64::from(times));
+        let serial = self.classes.serial(class);
+        self.changes.push(Change::Pod { row: id.0, spec: Arc::clone(spec), serial, times });
+    }
+
+    /// The spec that pods of the class share, if there is one; sharing it makes decisions faster.
+    #[must_use]
+    pub fn canonical(&self, spec: &PodSpec) -> Option<&Arc<PodSpec>> {
+        self.classes.canonical(spec)
+    }
+
+    pub(crate) const fn changes(&self) -> &ChangeLog {
+        &self.changes
+    }
+
+    /// The number of a class that is never used for another; see [`Change::Pod`].
+    pub(crate) fn serial(&self, class: ClassId) -> u64 {
+        self.classes.serial(class)
+    }
+
     /// Writes the labels of a namespace.
     pub fn set_namespace(&mut self, name: &str, labels: BTreeMap<String, String>) {
+        self.changes.push(Change::Meaning);
         self.namespaces.insert(name.into(), labels);
     }
 
     /// Forgets a namespace.
     pub fn remove_namespace(&mut self, name: &str) {
+        self.changes.push(Change::Meaning);
         self.namespaces.remove(name);
     }
 }

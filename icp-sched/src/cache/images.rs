@@ -43,6 +43,11 @@ impl Images {
         }
     }
 
+    /// Whether some node holds one of these images.
+    pub(crate) fn any(&self, names: &[String]) -> bool {
+        !self.by_name.is_empty() && names.iter().any(|n| self.by_name.contains_key(n))
+    }
+
     /// The size in bytes of an image, if the node holds it, and how many nodes do.
     pub(crate) fn on(&self, id: NodeId, name: &str) -> Option<(i64, usize)> {
         self.by_name.get(name).filter(|s| s.nodes.contains(&id)).map(|s| (s.bytes, s.nodes.len()))

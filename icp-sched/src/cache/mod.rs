@@ -16,6 +16,7 @@
 //! assert_eq!(cluster.pods_on(w1).count(), 1);
 //! ```
 
+mod changes;
 mod classes;
 mod cluster;
 mod columns;
@@ -29,6 +30,7 @@ pub use classes::ClassId;
 pub use cluster::Cluster;
 pub use columns::NodeId;
 
+pub(crate) use changes::{Change, ChangeLog};
 pub(crate) use columns::Columns;
 pub(crate) use selectors::Selectors;
 pub(crate) use topology::NO_DOMAIN;

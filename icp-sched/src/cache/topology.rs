@@ -19,7 +19,11 @@ pub(crate) struct TopologyColumn {
     pub(crate) domain_of: Vec<u32>,
     numbers: Map<String, u32>,
     /// Numbers that were ever given out.
-    pub(crate) domains: u32,
+    domains: u32,
+    /// How many nodes each domain has.
+    members: Vec<u32>,
+    /// Domains with more than one node.
+    shared: usize,
 }
 
 impl TopologyColumn {
@@ -40,7 +44,27 @@ impl TopologyColumn {
             None => NO_DOMAIN,
         };
         if let Some(slot) = self.domain_of.get_mut(at) {
-            *slot = domain;
+            let before = core::mem::replace(slot, domain);
+            self.count(before, false);
+            self.count(domain, true);
+        }
+    }
+
+    fn count(&mut self, domain: u32, more: bool) {
+        if domain == NO_DOMAIN {
+            return;
+        }
+        let at = domain as usize;
+        if self.members.len() <= at {
+            self.members.resize(at + 1, 0);
+        }
+        let Some(members) = self.members.get_mut(at) else { return };
+        if more {
+            *members += 1;
+            self.shared += usize::from(*members == 2);
+        } else {
+            *members = members.saturating_sub(1);
+            self.shared -= usize::from(*members == 1);
         }
     }
 }
@@ -69,8 +93,9 @@ impl Topology {
         self.columns.iter().position(|c| c.key == key)
     }
 
-    pub(crate) fn column(&self, at: usize) -> Option<&TopologyColumn> {
-        self.columns.get(at)
+    /// Whether no domain has two nodes.
+    pub(crate) fn is_unique(&self, column: usize) -> bool {
+        self.columns.get(column).is_some_and(|c| c.shared == 0)
     }
 
     /// The domain of a node in a column.

@@ -83,17 +83,16 @@ impl Explanation {
     }
 }
 
-/// `0/N nodes are available: ...`, as `framework.FitError` says it.
-pub(crate) fn fit_error(node_count: usize, survey: &Survey) -> String {
+/// `0/N nodes are available: ...`, as `framework.FitError` says it; with how many nodes each rejection keeps off.
+pub(crate) fn fit_error(node_count: usize, rejections: &[(Rejection, usize)]) -> String {
     if node_count == 0 {
         return "no nodes available to schedule pods".into();
     }
-    if let Some(rejection) = &survey.prefilter {
-        return format!("0/{node_count} nodes are available: {}.", rejection.message());
-    }
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for reason in survey.rejected.iter().flat_map(|(_, r)| &r.reasons) {
-        *counts.entry(reason).or_default() += 1;
+    for (rejection, n) in rejections {
+        for reason in &rejection.reasons {
+            *counts.entry(reason).or_default() += n;
+        }
     }
     let mut lines: Vec<String> = counts.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
     lines.sort();

@@ -33,7 +33,7 @@ pub type Reason = Cow<'static, str>;
 pub type Reasons = SmallVec<[Reason; 1]>;
 
 /// What a check says of a node that will not do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rejected {
     /// Whether preemption could help.
     pub code: Code,
@@ -62,7 +62,7 @@ impl Rejected {
 }
 
 /// A rejection and the plugin that said it; printed as `Plugin/Code: reasons`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rejection {
     /// The first plugin that rejects the node; empty if a plugin named other nodes.
     pub plugin: &'static str,

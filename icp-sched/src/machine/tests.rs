@@ -2,7 +2,6 @@ mod api;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
-use alloc::vec::Vec;
 
 use icp_core::api::resources;
 use icp_core::base::{Duration, Rng};

@@ -6,16 +6,16 @@
 //! assert_eq!(names[..3], ["NodeUnschedulable", "NodeName", "TaintToleration"]);
 //! ```
 
-mod balanced;
-mod fit;
-mod images;
+pub(crate) mod balanced;
+pub(crate) mod fit;
+pub(crate) mod images;
 pub(crate) mod interpod;
-mod node_affinity;
+pub(crate) mod node_affinity;
 mod node_name;
-mod node_ports;
+pub(crate) mod node_ports;
 pub(crate) mod spread;
-mod taints;
-mod unschedulable;
+pub(crate) mod taints;
+pub(crate) mod unschedulable;
 
 use alloc::boxed::Box;
 use alloc::vec;

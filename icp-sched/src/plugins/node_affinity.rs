@@ -42,6 +42,11 @@ pub(crate) fn named(pod: &PodSpec) -> Option<BTreeSet<&str>> {
     Some(names)
 }
 
+/// What the plugin says of a node that will not do.
+pub(crate) fn rejection() -> Rejected {
+    Rejected::unresolvable(REASON)
+}
+
 impl Plugin for NodeAffinity {
     fn name(&self) -> &'static str {
         "NodeAffinity"
@@ -52,7 +57,7 @@ impl Plugin for NodeAffinity {
             return FilterPlan::Skip;
         }
         let check = Box::new(move |id: NodeId| {
-            (!allows(cycle.pod, cycle.cluster.node(id)?)).then(|| Rejected::unresolvable(REASON))
+            (!allows(cycle.pod, cycle.cluster.node(id)?)).then(|| rejection())
         });
         match named(cycle.pod) {
             None => FilterPlan::Each(check),

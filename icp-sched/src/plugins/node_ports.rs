@@ -17,6 +17,11 @@ pub(crate) fn taken(cycle: &Cycle<'_>, row: usize) -> bool {
     used.is_some_and(|used| used.iter().any(|u| cycle.pod.host_ports.iter().any(|p| p.conflicts(u))))
 }
 
+/// What the plugin says of a node that will not do.
+pub(crate) fn rejection() -> Rejected {
+    Rejected::unschedulable(REASON)
+}
+
 impl Plugin for NodePorts {
     fn name(&self) -> &'static str {
         "NodePorts"
@@ -27,7 +32,7 @@ impl Plugin for NodePorts {
             return FilterPlan::Skip;
         }
         FilterPlan::Each(Box::new(move |id: NodeId| {
-            taken(&cycle, id.row()).then(|| Rejected::unschedulable(REASON))
+            taken(&cycle, id.row()).then(|| rejection())
         }))
     }
 }

@@ -21,6 +21,11 @@ pub(crate) fn repelling<'n>(pod: &PodSpec, node: &'n Node) -> Option<&'n Taint> 
         .find(|t| !pod.tolerations.iter().any(|x| x.tolerates(t)))
 }
 
+/// What the plugin says of a node with such a taint.
+pub(crate) fn rejection(taint: &Taint) -> Rejected {
+    Rejected::unresolvable(format!("node(s) had untolerated taint {{{}: {}}}", taint.key, taint.value))
+}
+
 /// PreferNoSchedule taints that the pod does not tolerate.
 pub(crate) fn dislikes(pod: &PodSpec, node: &Node) -> i64 {
     let soft = |e: &Option<Effect>| matches!(e, None | Some(Effect::PreferNoSchedule));
@@ -41,8 +46,7 @@ impl Plugin for TaintToleration {
     fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {
         FilterPlan::Each(Box::new(move |id: NodeId| {
             let taint = repelling(cycle.pod, cycle.cluster.node(id)?)?;
-            let reason = format!("node(s) had untolerated taint {{{}: {}}}", taint.key, taint.value);
-            Some(Rejected::unresolvable(reason))
+            Some(rejection(taint))
         }))
     }
 

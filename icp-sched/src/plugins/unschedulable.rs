@@ -21,6 +21,11 @@ pub(crate) fn tolerated(pod: &PodSpec) -> bool {
     pod.tolerations.iter().any(|t| t.tolerates(&taint))
 }
 
+/// What the plugin says of a node that will not do.
+pub(crate) fn rejection() -> Rejected {
+    Rejected::unresolvable(REASON)
+}
+
 impl Plugin for NodeUnschedulable {
     fn name(&self) -> &'static str {
         "NodeUnschedulable"
@@ -31,7 +36,7 @@ impl Plugin for NodeUnschedulable {
             return FilterPlan::Skip;
         }
         FilterPlan::Each(Box::new(move |id: NodeId| {
-            cycle.cluster.node(id).is_some_and(|n| n.unschedulable).then(|| Rejected::unresolvable(REASON))
+            cycle.cluster.node(id).is_some_and(|n| n.unschedulable).then(|| rejection())
         }))
     }
 }

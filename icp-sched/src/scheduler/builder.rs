@@ -12,11 +12,14 @@ use crate::plugins;
 pub struct SchedulerBuilder {
     slots: Vec<(Box<dyn Plugin>, i64)>,
     ties: TieBreak,
+    /// Plugins and weights are the default ones.
+    default: bool,
+    fast: bool,
 }
 
 impl Default for SchedulerBuilder {
     fn default() -> Self {
-        Self { slots: plugins::defaults(), ties: TieBreak::default() }
+        Self { slots: plugins::defaults(), ties: TieBreak::default(), default: true, fast: true }
     }
 }
 
@@ -31,6 +34,7 @@ impl SchedulerBuilder {
     /// Adds a plugin after the others; its points are multiplied by `weight`.
     #[must_use]
     pub fn plugin(mut self, plugin: impl Plugin + 'static, weight: i64) -> Self {
+        self.default = false;
         self.slots.push((Box::new(plugin), weight));
         self
     }
@@ -38,6 +42,7 @@ impl SchedulerBuilder {
     /// Leaves out the plugin of that name.
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {
+        self.default = false;
         self.slots.retain(|(p, _)| p.name() != name);
         self
     }
@@ -45,6 +50,7 @@ impl SchedulerBuilder {
     /// Gives the plugin of that name another weight.
     #[must_use]
     pub fn weight(mut self, name: &str, weight: i64) -> Self {
+        self.default = false;
         for (_, w) in self.slots.iter_mut().filter(|(p, _)| p.name() == name) {
             *w = weight;
         }
@@ -58,10 +64,17 @@ impl SchedulerBuilder {
         self
     }
 
+    /// Asks every plugin about every node for every pod, instead of following changes: the same decisions, slower.
+    #[must_use]
+    pub fn exhaustive(mut self) -> Self {
+        self.fast = false;
+        self
+    }
+
     /// A scheduler that knows no nodes yet.
     #[must_use]
     pub fn build(self) -> Scheduler {
         let slots = self.slots.into_iter().map(|(plugin, weight)| Slot { plugin, weight });
-        Scheduler::new(slots.collect(), self.ties)
+        Scheduler::new(slots.collect(), self.ties, self.default && self.fast)
     }
 }

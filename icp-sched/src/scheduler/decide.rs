@@ -1,12 +1,14 @@
 //! The decision.
 
 use alloc::collections::BTreeSet;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
 use icp_core::client::ObjectKey;
 
+use super::fast::{Fast, Outcome};
 use super::nominated::Nominated;
 use super::{SchedulerBuilder, TieBreak};
 use crate::cache::{Cluster, NodeId};
@@ -32,15 +34,8 @@ pub struct Unschedulable {
     pub message: String,
     /// The plugins that rejected nodes: what they look at must change before the pod has a chance.
     pub plugins: BTreeSet<&'static str>,
-    /// The rejected nodes; empty if a plugin was against all.
-    pub rejected: Vec<(NodeId, Rejection)>,
-}
-
-impl Unschedulable {
-    /// The nodes on which evicting other pods could help.
-    pub fn preemptable(&self) -> impl Iterator<Item = NodeId> {
-        self.rejected.iter().filter(|(_, r)| r.code == Code::Unschedulable).map(|(id, _)| *id)
-    }
+    /// On how many nodes evicting other pods could help.
+    pub preemptable: usize,
 }
 
 /// A scheduler: nodes, pods, plugins, and the decision. It knows no clock and no API server; see
@@ -68,6 +63,9 @@ pub struct Scheduler {
     pub(super) slots: Vec<Slot>,
     pub(super) nominated: Nominated,
     ties: TieBreak,
+    fast: Fast,
+    /// The plugins are the default ones, whose outcome `fast` gives.
+    fast_plugins: bool,
 }
 
 impl fmt::Debug for Scheduler {
@@ -93,8 +91,15 @@ impl Scheduler {
         SchedulerBuilder::default()
     }
 
-    pub(super) fn new(slots: Vec<Slot>, ties: TieBreak) -> Self {
-        Self { cluster: Cluster::default(), slots, nominated: Nominated::default(), ties }
+    pub(super) fn new(slots: Vec<Slot>, ties: TieBreak, fast_plugins: bool) -> Self {
+        Self {
+            cluster: Cluster::default(),
+            slots,
+            nominated: Nominated::default(),
+            ties,
+            fast: Fast::default(),
+            fast_plugins,
+        }
     }
 
     /// What is known of the cluster.
@@ -113,8 +118,22 @@ impl Scheduler {
     /// # Errors
     /// If no node will do, with the reasons.
     pub fn schedule(&mut self, pod: &Pod) -> Result<Placement, Unschedulable> {
-        let survey = self.survey(pod);
+        self.cluster.prepare(&pod.spec);
+        if let Some(placement) = self.kept_for(pod) {
+            return Ok(placement);
+        }
+        let crowded = self.crowded(pod);
         let start = self.ties.start(self.cluster.columns().rows());
+        if self.fast_plugins && pod.node.is_none() {
+            match self.fast.decide(&self.cluster, &pod.spec, start, &crowded) {
+                Outcome::Chosen(choice) => {
+                    return Ok(self.placement(NodeId::of(choice.row), choice.feasible));
+                }
+                Outcome::None(counts) => return Err(self.unschedulable(counts)),
+                Outcome::AskAll => {}
+            }
+        }
+        let survey = self.survey(pod, crowded);
         let cycle = self.cycle(pod);
         let totals = totals(&self.slots, cycle, &survey.feasible);
         let max = totals.iter().copied().max();
@@ -125,19 +144,35 @@ impl Scheduler {
             .filter(|(_, total)| Some(**total) == max)
             .map(|(id, _)| *id)
             .collect();
-        match TieBreak::pick(start, &best) {
-            Some(node) => Ok(Placement {
-                node,
-                name: self.cluster.node(node).map(|n| n.name.clone()).unwrap_or_default(),
-                feasible: survey.feasible.len(),
-            }),
-            None => Err(self.unschedulable(survey)),
+        match (TieBreak::pick(start, &best), survey.prefilter) {
+            (Some(node), _) => Ok(self.placement(node, survey.feasible.len())),
+            (None, Some(rejection)) => Err(self.rejected_outright(&rejection)),
+            (None, None) => {
+                Err(self.unschedulable(survey.rejected.into_iter().map(|(_, r)| (r, 1)).collect()))
+            }
         }
+    }
+
+    /// The node on which room was made for the pod, if it will do: no other is looked at.
+    fn kept_for(&mut self, pod: &Pod) -> Option<Placement> {
+        let id = self.cluster.node_id(self.nominated.node_of(&pod.key)?)?;
+        if self.crowded(pod).iter().any(|(crowded, _)| *crowded == id) {
+            return None;
+        }
+        let checks = Checks::plan(&self.slots, self.cycle(pod)).ok()?;
+        checks.check(id).is_none().then(|| self.placement(id, 1))
+    }
+
+    fn placement(&self, node: NodeId, feasible: usize) -> Placement {
+        let name = self.cluster.node(node).map(|n| n.name.clone()).unwrap_or_default();
+        Placement { node, name, feasible }
     }
 
     /// Says of every node which plugin rejects it, or how many points each plugin gives it.
     pub fn explain(&mut self, pod: &Pod) -> Explanation {
-        let survey = self.survey(pod);
+        self.cluster.prepare(&pod.spec);
+        let crowded = self.crowded(pod);
+        let survey = self.survey(pod, crowded);
         Explanation::new(&self.slots, self.cycle(pod), survey)
     }
 
@@ -183,18 +218,28 @@ impl Scheduler {
     pub fn reset(&mut self) {
         self.cluster = Cluster::default();
         self.nominated = Nominated::default();
+        self.fast = Fast::default();
     }
 
-    fn unschedulable(&self, survey: Survey) -> Unschedulable {
-        let message = fit_error(self.cluster.node_count(), &survey);
-        let mut plugins: BTreeSet<&'static str> = survey.rejected.iter().map(|(_, r)| r.plugin).collect();
-        plugins.extend(survey.prefilter.iter().map(|r| r.plugin));
-        Unschedulable { message, plugins, rejected: survey.rejected }
+    fn unschedulable(&self, counts: Vec<(Rejection, usize)>) -> Unschedulable {
+        let resolvable = counts.iter().filter(|(r, _)| r.code == Code::Unschedulable);
+        Unschedulable {
+            preemptable: resolvable.map(|(_, n)| n).sum(),
+            message: fit_error(self.cluster.node_count(), &counts),
+            plugins: counts.iter().map(|(r, _)| r.plugin).collect(),
+        }
     }
 
-    fn survey(&mut self, pod: &Pod) -> Survey {
-        self.cluster.prepare(&pod.spec);
-        let crowded = self.crowded(pod);
+    fn rejected_outright(&self, rejection: &Rejection) -> Unschedulable {
+        let nodes = self.cluster.node_count();
+        Unschedulable {
+            message: format!("0/{nodes} nodes are available: {}.", rejection.message()),
+            plugins: [rejection.plugin].into(),
+            preemptable: if rejection.code == Code::Unschedulable { nodes } else { 0 },
+        }
+    }
+
+    fn survey(&self, pod: &Pod, crowded: Vec<(NodeId, Rejection)>) -> Survey {
         let mut survey = survey(&self.slots, self.cycle(pod));
         for (id, rejection) in crowded {
             if let Some(at) = survey.feasible.iter().position(|f| *f == id) {

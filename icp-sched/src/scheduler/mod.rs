@@ -2,6 +2,7 @@
 
 mod builder;
 mod decide;
+mod fast;
 mod nominated;
 mod ties;
 

@@ -9,11 +9,11 @@ use crate::cache::{Cluster, NO_DOMAIN, NodeId};
 use crate::framework::{Cycle, FilterPlan, Plugin, Rejected, SCORE_MAX};
 use crate::model::PodSpec;
 
-pub(crate) use pulls::{Field, Fields};
+pub(crate) use pulls::{Field, Fields, Pulls, attracts_all, pulls};
 
-const REASON_AFFINITY: &str = "node(s) didn't match pod affinity rules";
-const REASON_ANTI: &str = "node(s) didn't match pod anti-affinity rules";
-const REASON_EXISTING: &str = "node(s) didn't satisfy existing pods anti-affinity rules";
+pub(crate) const REASON_AFFINITY: &str = "node(s) didn't match pod affinity rules";
+pub(crate) const REASON_ANTI: &str = "node(s) didn't match pod anti-affinity rules";
+pub(crate) const REASON_EXISTING: &str = "node(s) didn't satisfy existing pods anti-affinity rules";
 
 /// Rejects nodes in places without the pods that the pod has to be with, with pods that it must not be with, or with
 /// pods that must not be with it; prefers places by the preferences of both sides.
@@ -36,7 +36,7 @@ pub(crate) fn check(cluster: &Cluster, pod: &PodSpec, fields: &Fields, row: usiz
         }
     }
     // The first of a group that wants to be together may go anywhere.
-    let first = || fields.entries(Field::Affinity) == 0 && pulls::attracts_all(cluster, pod, pod);
+    let first = || fields.entries(Field::Affinity) == 0 && attracts_all(cluster, pod, pod);
     if alone && !first() {
         return Some(Rejected::unresolvable(REASON_AFFINITY));
     }

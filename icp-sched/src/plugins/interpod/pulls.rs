@@ -13,7 +13,7 @@ use crate::model::{AffinityTerm, PodSpec};
 const HARD_WEIGHT: i64 = 1;
 
 /// What a pull counts for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Field {
     /// Existing pods that must not be with the new one.
     Existing,
@@ -28,8 +28,8 @@ pub(crate) enum Field {
 /// One existing pod changes a number of its domain by so much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pull {
-    field: Field,
-    column: usize,
+    pub(crate) field: Field,
+    pub(crate) column: usize,
     amount: i64,
 }
 
@@ -47,7 +47,7 @@ fn means(cluster: &Cluster, term: &AffinityTerm, existing: &PodSpec) -> bool {
 }
 
 /// Whether all required terms of `pod` mean `existing`; false if it has none.
-pub(super) fn attracts_all(cluster: &Cluster, pod: &PodSpec, existing: &PodSpec) -> bool {
+pub(crate) fn attracts_all(cluster: &Cluster, pod: &PodSpec, existing: &PodSpec) -> bool {
     !pod.affinity.is_empty() && pod.affinity.iter().all(|t| means(cluster, t, existing))
 }
 

@@ -13,8 +13,11 @@ use crate::model::{Node, PodSpec, SpreadConstraint};
 use crate::plugins::{node_affinity, taints};
 
 pub(crate) use defaults::defaults;
-pub(crate) use hard::Hard;
-pub(crate) use soft::Soft;
+pub(crate) use hard::{Hard, REASON, REASON_LABEL};
+pub(crate) use soft::{Soft, normalized, weight};
+
+/// Constraints beyond this many of a pod count nothing; keys are distinct within a pod, so that nobody has so many.
+pub(crate) const CONSTRAINTS_MAX: usize = 64;
 
 /// The topology key of single nodes.
 pub(crate) const HOSTNAME: &str = "kubernetes.io/hostname";
@@ -31,6 +34,12 @@ pub(crate) fn counts(pod: &PodSpec, c: &SpreadConstraint, existing: &PodSpec) ->
         && !existing.terminating
         && existing.namespace == pod.namespace
         && c.selector.matches(&existing.labels)
+}
+
+/// The constraints for which a pod counts, as bits. A pod has at most [`CONSTRAINTS_MAX`] constraints of a kind.
+pub(crate) fn matching(pod: &PodSpec, constraints: &[SpreadConstraint], existing: &PodSpec) -> u64 {
+    let bits = constraints.iter().take(CONSTRAINTS_MAX).enumerate();
+    bits.filter(|(_, c)| counts(pod, c, existing)).fold(0, |mask, (at, _)| mask | 1 << at)
 }
 
 /// Whether pods on a node count (`matchNodeInclusionPolicies`).
@@ -58,13 +67,12 @@ impl Plugin for PodTopologySpread {
         if cycle.pod.spread_hard.is_empty() {
             return FilterPlan::Skip;
         }
-        let hard = Hard::build(cycle.cluster, cycle.pod);
-        let least = hard.least();
-        FilterPlan::Each(Box::new(move |id: NodeId| hard.check(cycle.cluster, cycle.pod, &least, id.row())))
+        let hard = Hard::build(cycle.cluster, cycle.pod).with_pods(cycle.cluster, cycle.pod);
+        FilterPlan::Each(Box::new(move |id: NodeId| hard.check(cycle.cluster, cycle.pod, id.row())))
     }
 
     fn score(&self, cycle: &Cycle<'_>, feasible: &[NodeId]) -> Option<Vec<i64>> {
-        let soft = Soft::build(cycle.cluster, cycle.pod)?;
+        let soft = Soft::build(cycle.cluster, cycle.pod)?.with_pods(cycle.cluster, cycle.pod);
         let rows: Vec<usize> = feasible.iter().map(|id| id.row()).collect();
         Some(soft.points(cycle.cluster, &rows))
     }

@@ -28,7 +28,7 @@ pub(crate) struct Soft {
 }
 
 impl Soft {
-    /// Counts all pods; `None` if the pod has no soft constraints.
+    /// Counts nothing yet; `None` if the pod has no soft constraints.
     pub(crate) fn build(cluster: &Cluster, pod: &PodSpec) -> Option<Self> {
         let need_labels = !pod.spread_soft.is_empty() || !pod.spread_hard.is_empty();
         let list = if need_labels { pod.spread_soft.clone() } else { super::defaults(cluster, pod) };
@@ -43,33 +43,53 @@ impl Soft {
             max_skew: c.max_skew,
         };
         let constraints = columns.into_iter().zip(&list).map(counted).collect();
-        let mut soft = Self { list, constraints, need_labels };
+        Some(Self { list, constraints, need_labels })
+    }
+
+    /// Counts all pods.
+    pub(crate) fn with_pods(mut self, cluster: &Cluster, pod: &PodSpec) -> Self {
         for (id, _) in cluster.nodes() {
             for (existing, count) in cluster.classes_on(id.row()) {
-                soft.pods(cluster, pod, existing, id.row(), i64::from(count));
+                let mask = super::matching(pod, &self.list, existing);
+                self.pods(cluster, pod, mask, id.row(), i64::from(count));
             }
         }
-        Some(soft)
+        self
+    }
+
+    /// The constraints.
+    pub(crate) fn list(&self) -> &[SpreadConstraint] {
+        &self.list
+    }
+
+    /// Whether nodes without all topology labels get no points.
+    pub(crate) const fn needs_labels(&self) -> bool {
+        self.need_labels
+    }
+
+    /// Whether the domain of a constraint is the node itself.
+    pub(crate) fn per_node(&self, at: usize) -> bool {
+        self.constraints.get(at).is_some_and(|c| c.per_node)
+    }
+
+    /// The pods that count for a constraint, by domain or by row.
+    pub(crate) fn count(&self, at: usize, domain_or_row: usize) -> i64 {
+        self.constraints.get(at).and_then(|c| c.pods.get(domain_or_row)).copied().unwrap_or(0)
     }
 
     fn labelled(&self, cluster: &Cluster, row: usize) -> bool {
         self.constraints.iter().all(|c| super::domain(cluster, c.column, row) != NO_DOMAIN)
     }
 
-    /// So many pods of a class came to a node, or went if `times` is negative. Says whether that changed anything.
-    pub(crate) fn pods(
-        &mut self,
-        cluster: &Cluster,
-        pod: &PodSpec,
-        existing: &PodSpec,
-        row: usize,
-        times: i64,
-    ) -> bool {
-        let Some(node) = cluster.columns().nodes.get(row).and_then(Option::as_ref) else { return false };
+    /// So many pods that count for the constraints in `mask` came to a node, or went if `times` is negative.
+    pub(crate) fn pods(&mut self, cluster: &Cluster, pod: &PodSpec, mask: u64, row: usize, times: i64) {
+        if mask == 0 {
+            return;
+        }
+        let Some(node) = cluster.columns().nodes.get(row).and_then(Option::as_ref) else { return };
         let labelled = !self.need_labels || self.labelled(cluster, row);
-        let mut changed = false;
-        for (counted, c) in self.constraints.iter_mut().zip(&self.list) {
-            if !super::counts(pod, c, existing) {
+        for (at, (counted, c)) in self.constraints.iter_mut().zip(&self.list).enumerate() {
+            if mask & (1 << at) == 0 {
                 continue;
             }
             let at = if counted.per_node {
@@ -87,10 +107,8 @@ impl Soft {
             }
             if let Some(n) = counted.pods.get_mut(at) {
                 *n += times;
-                changed = true;
             }
         }
-        changed
     }
 
     /// Points of the feasible nodes, normalised.
@@ -120,7 +138,7 @@ impl Soft {
                     }
                     seen.iter().filter(|s| **s).count()
                 };
-                libm::log((size + 2) as f64)
+                weight(size)
             })
             .collect();
         let raw = |row: usize| {
@@ -130,7 +148,7 @@ impl Soft {
                 if domain != NO_DOMAIN {
                     let at = if c.per_node { row } else { domain as usize };
                     let pods = c.pods.get(at).copied().unwrap_or(0);
-                    score += pods as f64 * weight + (c.max_skew - 1) as f64;
+                    score += pods as f64 * weight + c.max_skew.saturating_sub(1) as f64;
                 }
             }
             libm::round(score) as i64
@@ -141,6 +159,11 @@ impl Soft {
         let most = scores.iter().flatten().max().copied().unwrap_or(0);
         scores.into_iter().map(|s| s.map_or(0, |s| normalized(s, least, most))).collect()
     }
+}
+
+/// How much one pod weighs among so many domains (`topologyNormalizingWeight`).
+pub(crate) fn weight(domains: usize) -> f64 {
+    libm::log((domains + 2) as f64)
 }
 
 /// Points for a score between the least and the most, turned round (`NormalizeScore`).

@@ -36,7 +36,7 @@ fn reasons_are_counted_and_sorted() {
         "0/5 nodes are available: 1 node(s) had untolerated taint {a: b}, 1 node(s) were unschedulable, \
          3 Insufficient cpu."
     );
-    assert_eq!(error.preemptable().count(), 0);
+    assert_eq!(error.preemptable, 0);
     let none = Scheduler::default().schedule(&pod("p", 1)).unwrap_err();
     assert_eq!(none.to_string(), "no nodes available to schedule pods");
 }

@@ -1,0 +1,67 @@
+//! What changed, in order: whoever keeps something that follows from the cluster catches up from here.
+
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+
+use crate::model::PodSpec;
+
+/// Who is further behind starts anew.
+const KEPT_MAX: usize = 1 << 17;
+
+/// One change.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    /// A pod of a class came to a node (`times` 1) or went (-1).
+    Pod { row: u32, spec: Arc<PodSpec>, serial: u64, times: i8 },
+    /// A node came, went or changed.
+    Node { row: u32 },
+    /// Labels of namespaces, or what selects pods.
+    Meaning,
+}
+
+/// The last changes, numbered.
+#[derive(Debug, Default)]
+pub(crate) struct ChangeLog {
+    kept: VecDeque<Change>,
+    /// The number of the first that is kept.
+    first: u64,
+}
+
+impl ChangeLog {
+    pub(super) fn push(&mut self, change: Change) {
+        if self.kept.len() >= KEPT_MAX {
+            self.kept.pop_front();
+            self.first += 1;
+        }
+        self.kept.push_back(change);
+    }
+
+    /// The number that the next change gets.
+    pub(crate) fn end(&self) -> u64 {
+        self.first + self.kept.len() as u64
+    }
+
+    /// The changes from number `from` on; `None` if some are not kept any more.
+    pub(crate) fn since(&self, from: u64) -> Option<impl ExactSizeIterator<Item = &Change>> {
+        let skip = usize::try_from(from.checked_sub(self.first)?).ok()?;
+        (skip <= self.kept.len()).then(|| self.kept.range(skip..))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_too_late_is_told() {
+        let mut log = ChangeLog::default();
+        assert_eq!(log.since(0).unwrap().len(), 0);
+        for row in 0..=u32::try_from(KEPT_MAX).unwrap() {
+            log.push(Change::Node { row });
+        }
+        assert!(log.since(0).is_none());
+        assert_eq!(log.since(1).unwrap().len(), KEPT_MAX);
+        assert_eq!(log.since(log.end()).unwrap().len(), 0);
+        assert!(log.since(log.end() + 1).is_none());
+    }
+}
