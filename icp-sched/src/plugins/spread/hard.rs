@@ -8,7 +8,8 @@ use crate::framework::Rejected;
 use crate::model::{PodSpec, SpreadConstraint};
 
 pub(crate) const REASON: &str = "node(s) didn't match pod topology spread constraints";
-pub(crate) const REASON_LABEL: &str = "node(s) didn't match pod topology spread constraints (missing required label)";
+pub(crate) const REASON_LABEL: &str =
+    "node(s) didn't match pod topology spread constraints (missing required label)";
 
 /// One constraint, counted.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,11 +17,22 @@ const FIRST: usize = 2;
 /// A number that is read from a row because its domain is that row alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Value {
-    Hard { at: usize, column: usize },
+    Hard {
+        at: usize,
+        column: usize,
+    },
     /// Counted by row.
-    SoftRow { at: usize },
-    Soft { at: usize, column: usize },
-    Field { field: Field, column: usize },
+    SoftRow {
+        at: usize,
+    },
+    Soft {
+        at: usize,
+        column: usize,
+    },
+    Field {
+        field: Field,
+        column: usize,
+    },
 }
 
 /// How a number of a group is found.

@@ -97,11 +97,7 @@ impl ClassState {
 
     /// Chooses among all groups, looking for the first of equals from row `start` on. Without a choice, `rejected` has
     /// been told of every group.
-    pub(super) fn choose(
-        &self,
-        start: usize,
-        mut rejected: impl FnMut(Rejection, usize),
-    ) -> Option<Choice> {
+    pub(super) fn choose(&self, start: usize, mut rejected: impl FnMut(Rejection, usize)) -> Option<Choice> {
         let mut candidates: SmallVec<[Candidate<'_>; 8]> = SmallVec::new();
         let filtered = !self.axes.is_plain();
         for group in self.index.groups() {
@@ -146,9 +142,8 @@ impl ClassState {
     /// Fills in the spread of each candidate; the least and the most of them, if the pod is spread softly.
     fn spread(&self, candidates: &mut [Candidate<'_>]) -> Option<(i64, i64)> {
         let soft = self.soft.as_ref()?;
-        let labelled = |key: &Key| {
-            !soft.needs_labels() || self.axes.soft.iter().all(|look| at(key, look.label) >= 0)
-        };
+        let labelled =
+            |key: &Key| !soft.needs_labels() || self.axes.soft.iter().all(|look| at(key, look.label) >= 0);
         let mut weights: SmallVec<[f64; 4]> = SmallVec::new();
         for (n, look) in self.axes.soft.iter().enumerate() {
             let there = candidates.iter().filter(|c| labelled(&c.group.key));

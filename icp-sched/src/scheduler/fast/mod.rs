@@ -59,7 +59,11 @@ impl Fast {
             return Outcome::AskAll;
         }
         if let Some(names) = node_affinity::named(spec) {
-            return if hidden.is_empty() { self.decide_named(cluster, spec, &names) } else { Outcome::AskAll };
+            return if hidden.is_empty() {
+                self.decide_named(cluster, spec, &names)
+            } else {
+                Outcome::AskAll
+            };
         }
         let state = self.state(cluster, spec);
         if state.unusual {
@@ -148,7 +152,8 @@ impl Fast {
 
     fn state(&mut self, cluster: &Cluster, spec: &Arc<PodSpec>) -> &mut ClassState {
         self.tick += 1;
-        let known = self.by_address.get(&Arc::as_ptr(spec).addr()).or_else(|| self.by_spec.get(spec)).copied();
+        let known =
+            self.by_address.get(&Arc::as_ptr(spec).addr()).or_else(|| self.by_spec.get(spec)).copied();
         let at = match known {
             Some(at) => at,
             None => self.add(cluster, spec),

@@ -22,7 +22,11 @@ fn write(words: &mut Vec<u64>, at: usize, on: bool) -> (bool, bool) {
     }
     let Some(w) = words.get_mut(word) else { return (false, true) };
     let before = *w & bit != 0;
-    if on { *w |= bit } else { *w &= !bit }
+    if on {
+        *w |= bit
+    } else {
+        *w &= !bit
+    }
     (before, *w == 0)
 }
 
