@@ -5,6 +5,8 @@
 
 #[cfg(feature = "netlink")]
 pub mod calico;
+#[cfg(feature = "netlink")]
+pub mod conntrack;
 #[cfg(feature = "dns")]
 pub mod dns;
 #[cfg(feature = "netlink")]

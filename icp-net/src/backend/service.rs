@@ -17,6 +17,7 @@
 use std::collections::BTreeMap;
 use std::string::ToString;
 
+use super::conntrack::Conntrack;
 use super::netlink::NetlinkError;
 use super::nft::Nft;
 use super::rtnl::sysctl;
@@ -27,6 +28,7 @@ use crate::service::{BackendError, Effect, Event};
 #[derive(Debug)]
 pub struct ServiceBackend {
     nft: Nft,
+    conntrack: Conntrack,
 }
 
 impl ServiceBackend {
@@ -35,7 +37,7 @@ impl ServiceBackend {
     /// # Errors
     /// [`NetlinkError::Open`].
     pub fn open() -> Result<Self, NetlinkError> {
-        Ok(Self { nft: Nft::open()? })
+        Ok(Self { nft: Nft::open()?, conntrack: Conntrack::open()? })
     }
 
     /// Lets the network namespace of the calling thread forward packets, as a node must.
@@ -58,7 +60,12 @@ impl ServiceBackend {
                 let result = self.nft.apply(batch).map(|_| ()).map_err(|e| BackendError(e.to_string()));
                 Some(Event::Applied { generation: *generation, result })
             }
-            Effect::Client(_) | Effect::ForgetFlows(_) => None,
+            Effect::ForgetFlows(stale) => {
+                // A kernel without `nf_conntrack_netlink` cannot; such flows then end by their own time-out.
+                let _ = self.conntrack.forget_stale(stale);
+                None
+            }
+            Effect::Client(_) => None,
         }
     }
 

@@ -115,7 +115,10 @@ impl<K: Kernel> World<K> {
                     self.watches.insert(request.gvr.resource.to_string(), *id);
                 }
                 Effect::Client(_) => {}
-                Effect::ForgetFlows(flows) => self.forgotten.extend(flows.iter().cloned()),
+                Effect::ForgetFlows(flows) => {
+                    self.forgotten.extend(flows.iter().cloned());
+                    assert_eq!(self.kernel.perform(&effect), None);
+                }
                 effect => {
                     if let Effect::Apply { batch, .. } = effect {
                         self.batches.push(batch.clone());

@@ -323,3 +323,43 @@ fn udp_goes_both_ways() {
         assert_eq!((&buffer[..len], from.to_string()), (&b"!"[..], String::from("10.96.0.10:53")));
     });
 }
+
+#[test]
+fn a_udp_client_is_sent_on_when_its_endpoint_goes() {
+    in_new_netns(|| {
+        let (mut w, lab) = (world(), lab());
+        let ports = json!({"ports": [{"name": "http", "port": 53, "protocol": "UDP"}]});
+        w.put(&service("dns", "10.96.0.10", ports));
+        let at = |ip: &str| {
+            let mut s = slice("dns", vec![endpoint(ip, "here", true)]);
+            s["ports"][0]["protocol"] = json!("UDP");
+            s
+        };
+        w.put(&at("10.244.0.5"));
+        w.start();
+        let bind = |pod: &str, to: &str| {
+            let socket = lab.inside(pod, || UdpSocket::bind(to).unwrap());
+            socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+            socket
+        };
+        let (a, b) = (bind("a", "0.0.0.0:8080"), bind("b", "0.0.0.0:8080"));
+        let client = bind("client", "0.0.0.0:4000");
+        let mut buffer = [0; 8];
+        client.send_to(b"1", "10.96.0.10:53").unwrap();
+        a.recv_from(&mut buffer).unwrap();
+        // The same two ends: only the endpoint behind the service is another.
+        w.put(&at("10.244.0.6"));
+        client.send_to(b"2", "10.96.0.10:53").unwrap();
+        let (len, _) = b.recv_from(&mut buffer).unwrap();
+        assert_eq!(&buffer[..len], b"2");
+        // With a further endpoint the flow stays where it is.
+        let mut both = at("10.244.0.6");
+        both["endpoints"] =
+            json!([endpoint("10.244.0.5", "here", true), endpoint("10.244.0.6", "here", true)]);
+        w.put(&both);
+        for _ in 0..20 {
+            client.send_to(b"3", "10.96.0.10:53").unwrap();
+            b.recv_from(&mut buffer).unwrap();
+        }
+    });
+}
