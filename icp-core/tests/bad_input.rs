@@ -462,7 +462,7 @@ fn media_types_that_nobody_speaks() {
         &text,
         415,
         "UnsupportedMediaType",
-        "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml",
+        "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf",
     );
     let patch = s.raw("PATCH", &format!("{MAPS}/a"), JSON, "{}");
     refused(

@@ -80,7 +80,9 @@ impl Context {
             return Ok(Change::Patch(kind, patch));
         }
         let decoded = decode(&self.info, body, BodyFormat::Yaml).map_err(|e| e.to_status(&self.info))?;
+        self.check_kind(&decoded.value)?;
         let config = self.check_fields(decoded).map_err(|why| self.unreadable(&why))?;
+        let config = self.with_kind(config);
         Ok(Change::Apply { config, force: self.query.flag("force") })
     }
 
@@ -97,6 +99,9 @@ impl Context {
             return Err(invalid(&info, "", &[error]));
         }
         defaults::apply(&info, &mut object);
+        if track {
+            self.track(None, &mut object);
+        }
         self.admit(&mut object, None).await?;
         strategy::prepare_create(&info, &mut object);
         self.stamp(&mut object);
@@ -109,9 +114,6 @@ impl Context {
                 if let Some(meta) = codec::metadata_mut(&mut object) {
                     meta.insert("name".into(), name.into());
                 }
-            }
-            if track {
-                self.track(None, &mut object);
             }
             let name = codec::meta_str(&object, "name").to_string();
             let errors = validate::create(&info, &object);
@@ -196,15 +198,15 @@ impl Context {
             plan::identify(&info, self.namespace(), &name, &mut new)?;
             plan::preconditions(&info, &new, &old, put)?;
             defaults::apply(&info, &mut new);
+            if !matches!(change, Change::Apply { .. }) {
+                self.track(Some(&old), &mut new);
+            }
             let subresource = self.request.subresource.clone();
             let sub = Some(subresource.as_str()).filter(|s| !s.is_empty());
             if sub.is_none() {
                 self.admit(&mut new, Some(&old)).await?;
             }
             strategy::prepare_update(&info, sub.filter(|s| *s == "status"), &mut new, &old);
-            if !matches!(change, Change::Apply { .. }) {
-                self.track(Some(&old), &mut new);
-            }
             codec::set_revision(&mut new, kv.mod_revision);
             let errors = validate::update(&info, sub, &new, &old);
             if !errors.is_empty() {
