@@ -6,6 +6,7 @@ use alloc::string::String;
 
 use icp_core::base::Duration;
 
+use super::script::{End, Run};
 use crate::runtime::{ContainerKind, ContainerSpec};
 
 /// How a simulated runtime behaves.
@@ -57,6 +58,8 @@ pub struct Behaviour {
     pub fail_grpc: bool,
     /// Whether it cannot be started.
     pub fail_start: bool,
+    /// What is in its log; without it, what its command writes.
+    pub log: Option<String>,
 }
 
 impl Behaviour {
@@ -67,11 +70,17 @@ impl Behaviour {
         annotations: &BTreeMap<String, String>,
         name: &str,
         spec: &ContainerSpec,
+        run: &Run,
     ) -> Self {
         let mut it = rules.images.get(&spec.image).cloned().unwrap_or_default();
         let command: alloc::vec::Vec<&str> =
             spec.command.iter().chain(&spec.args).map(String::as_str).collect();
-        if let Some((seconds, code)) = understood(&command) {
+        if let End::Exit(at, code) = run.end {
+            it.run_for = Some(at);
+            it.exit_code = code;
+        } else if matches!(run.end, End::Loops { .. } | End::Never) {
+            it.run_for = None;
+        } else if let Some((seconds, code)) = understood(&command) {
             it.run_for = Some(Duration::from_secs(seconds));
             it.exit_code = code;
         } else if spec.kind == ContainerKind::Init && it.run_for.is_none() {
@@ -90,6 +99,9 @@ impl Behaviour {
             it.exit_code = code;
         }
         it.oom |= get("oom") == Some("true");
+        if let Some(text) = get("log") {
+            it.log = Some(text.into());
+        }
         for what in get("fail").unwrap_or_default().split(',') {
             match what.trim() {
                 "exec" => it.fail_exec = true,
@@ -104,7 +116,8 @@ impl Behaviour {
     }
 }
 
-/// How long a command runs, in seconds, and its exit code, if it is one of the few that are understood.
+/// How long a command runs, in seconds, and its exit code, where a script is not understood as a whole but says when
+/// it ends.
 fn understood(command: &[&str]) -> Option<(u64, i32)> {
     let program = command.first()?.rsplit('/').next()?;
     let argument = command.get(1).copied().unwrap_or_default();

@@ -88,6 +88,12 @@ impl Fleet {
         self.nodes.iter().flatten()
     }
 
+    /// The node of a name, if it has power.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<&SimNode> {
+        self.nodes.get(self.find(name)?)?.as_ref()
+    }
+
     fn join(&mut self, node: SimNode) -> usize {
         let i = self.nodes.len();
         if let Some(due) = node.deadline() {

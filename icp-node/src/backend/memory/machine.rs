@@ -11,10 +11,13 @@ use icp_core::base::{Duration, Machine, Time};
 use ipnet::IpNet;
 
 use super::behaviour::{Behaviour, SimRules};
+use super::log::{Life, LogCursor, LogPage, SimLog};
+use super::process::{ContainerWorld, SimProcess};
+use super::script;
 use crate::runtime::{
-    CallId, ContainerKey, ContainerListing, ContainerState, ExecOutput, Exit, Image, ImageInfo, Network,
-    NodeUsage, Outcome, PodListing, PodUid, ProbeOutcome, PullPolicy, RuntimeCall, RuntimeError,
-    RuntimeEvent, RuntimeOp, SandboxListing, SandboxSpec,
+    CallId, ContainerKey, ContainerListing, ContainerSpec, ContainerState, ExecOutput, ExecRequest, Exit,
+    Image, ImageInfo, LogOptions, Network, NodeUsage, Outcome, PodListing, PodUid, ProbeOutcome, PullPolicy,
+    RuntimeCall, RuntimeError, RuntimeEvent, RuntimeOp, SandboxListing, SandboxSpec, VolumeContent,
 };
 
 /// What happens to a simulated runtime.
@@ -46,9 +49,16 @@ struct SimContainer {
     started_at: Time,
     exit: Option<Exit>,
     behaviour: Behaviour,
-    image: String,
+    log: SimLog,
+    world: Arc<ContainerWorld>,
     /// Tells a planned end of this container from one of an earlier plan.
     plan: u64,
+}
+
+impl SimContainer {
+    const fn life(&self) -> Life<'_> {
+        Life { log: &self.log, started_at: self.started_at, exit: self.exit.as_ref() }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -57,6 +67,7 @@ struct SimPod {
     namespace: String,
     name: String,
     containers: BTreeMap<ContainerKey, SimContainer>,
+    volumes: BTreeMap<Arc<str>, Arc<VolumeContent>>,
 }
 
 #[derive(Clone, Debug)]
@@ -113,6 +124,85 @@ impl MemoryRuntime {
     #[must_use]
     pub fn running(&self) -> usize {
         self.pods.values().flat_map(|p| p.containers.values()).filter(|c| c.exit.is_none()).count()
+    }
+
+    /// The newest attempt of a container, or the one before.
+    fn attempt(
+        &self,
+        pod: &PodUid,
+        container: &str,
+        previous: bool,
+    ) -> Result<(u32, &SimContainer), RuntimeError> {
+        let attempts = self.pods.get(pod).into_iter().flat_map(|p| &p.containers);
+        let mut attempts = attempts.filter(|(key, _)| *key.name == *container).rev();
+        let newest = attempts.next();
+        let found = if previous { attempts.next() } else { newest };
+        found.map(|(key, c)| (key.attempt, c)).ok_or_else(|| {
+            let what = if previous { "previous terminated container" } else { "container" };
+            RuntimeError::NotFound { what: format!("{what} {container:?}") }
+        })
+    }
+
+    /// Opens the log of a container.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFound`] if there is no such container, or no previous one.
+    pub fn open_log(
+        &self,
+        now: Time,
+        pod: &PodUid,
+        container: &str,
+        options: &LogOptions,
+    ) -> Result<LogCursor, RuntimeError> {
+        let (attempt, container) = self.attempt(pod, container, options.previous)?;
+        Ok(container.life().open(now, attempt, options))
+    }
+
+    /// Reads on in the log of a container; the cursor moves.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFound`] if the container was removed.
+    pub fn read_log(
+        &self,
+        now: Time,
+        pod: &PodUid,
+        container: &str,
+        cursor: &mut LogCursor,
+    ) -> Result<LogPage, RuntimeError> {
+        let key = ContainerKey::new(container, cursor.attempt);
+        let found = self.pods.get(pod).and_then(|p| p.containers.get(&key));
+        let found = found.ok_or_else(|| RuntimeError::NotFound { what: format!("container {key}") })?;
+        Ok(found.life().read(now, cursor))
+    }
+
+    /// Starts a simulated process in a running container.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFound`] if the container does not run.
+    pub fn exec(
+        &self,
+        pod: &PodUid,
+        container: &str,
+        request: &ExecRequest,
+    ) -> Result<SimProcess, RuntimeError> {
+        match self.attempt(pod, container, false)? {
+            (attempt, c) if c.exit.is_none() => {
+                let key = ContainerKey::new(container, attempt);
+                Ok(SimProcess::new(key, request, c.world.clone(), c.behaviour.fail_exec))
+            }
+            _ => Err(RuntimeError::NotFound { what: format!("a running container {container:?}") }),
+        }
+    }
+
+    /// The exit code of an attempt: `None` while it runs.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFound`] if it was removed.
+    pub fn exit_code(&self, pod: &PodUid, container: &ContainerKey) -> Result<Option<i32>, RuntimeError> {
+        match self.pods.get(pod).and_then(|p| p.containers.get(container)) {
+            Some(c) => Ok(c.exit.as_ref().map(|e| e.code)),
+            None => Err(RuntimeError::NotFound { what: format!("container {container}") }),
+        }
     }
 
     fn later(&mut self, at: Time, what: Pending) {
@@ -193,7 +283,7 @@ impl MemoryRuntime {
         now: Time,
         uid: &PodUid,
         key: &ContainerKey,
-        spec: &crate::runtime::ContainerSpec,
+        spec: &Arc<ContainerSpec>,
     ) -> Result<Outcome, RuntimeError> {
         let missing = || RuntimeError::Sandbox { message: "the pod has no sandbox".into() };
         let at = now + self.rules.start_latency;
@@ -206,7 +296,14 @@ impl MemoryRuntime {
         if pod.containers.iter().any(|(k, c)| k.name == key.name && c.exit.is_none()) {
             return Err(RuntimeError::Conflict { container: key.to_string() });
         }
-        let behaviour = Behaviour::of(&self.rules, &sandbox.annotations, &key.name, spec);
+        let world = Arc::new(ContainerWorld {
+            spec: spec.clone(),
+            hostname: sandbox.hostname.clone(),
+            volumes: pod.volumes.clone(),
+        });
+        let command: Vec<String> = spec.command.iter().chain(&spec.args).cloned().collect();
+        let run = script::run(&command, &*world);
+        let behaviour = Behaviour::of(&self.rules, &sandbox.annotations, &key.name, spec, &run);
         if behaviour.fail_start {
             return Err(RuntimeError::Start { message: "the simulation says so".into() });
         }
@@ -221,9 +318,9 @@ impl MemoryRuntime {
         for key in old {
             pod.containers.remove(&key);
         }
-        let image = spec.image.clone();
+        let log = SimLog::new(behaviour.log.as_deref(), &run, &key.name, &spec.image);
         let container =
-            SimContainer { started_at: at, exit: None, behaviour: behaviour.clone(), image, plan };
+            SimContainer { started_at: at, exit: None, behaviour: behaviour.clone(), log, world, plan };
         pod.containers.insert(key.clone(), container);
         if let Some(run_for) = behaviour.run_for {
             let what = Pending::Exit {
@@ -268,7 +365,7 @@ impl MemoryRuntime {
                     .map(|(key, c)| ContainerListing {
                         key: key.clone(),
                         id: format!("memory://{uid}/{key}"),
-                        image_id: c.image.clone(),
+                        image_id: c.world.spec.image.clone(),
                         state: state(c),
                     })
                     .collect(),
@@ -359,7 +456,12 @@ impl MemoryRuntime {
                 Ok(Outcome::Done)
             }
             RuntimeOp::Usage => Ok(Outcome::Usage(NodeUsage::default())),
-            RuntimeOp::WriteVolume { .. } => Ok(Outcome::Done),
+            RuntimeOp::WriteVolume { volume, content } => {
+                if let Some(pod) = self.pods.get_mut(&uid) {
+                    pod.volumes.insert(volume, content);
+                }
+                Ok(Outcome::Done)
+            }
         };
         self.answer(at, &uid, id, result);
     }
@@ -386,6 +488,7 @@ impl MemoryRuntime {
             namespace: spec.namespace.clone(),
             name: spec.name.clone(),
             containers: BTreeMap::new(),
+            volumes: BTreeMap::new(),
         });
         pod.sandbox = Some((spec, ips.clone(), at));
         Ok(Outcome::Sandbox { ips, at })

@@ -12,10 +12,13 @@
 //! | `sim.icp/run-for` | seconds until it ends; without it, a container runs until it is stopped |
 //! | `sim.icp/exit-code` | the code it ends with (0) |
 //! | `sim.icp/oom` | `true`: it ends for want of memory |
+//! | `sim.icp/log` | the text of its log |
 //! | `sim.icp/fail` | which of `exec`, `http`, `tcp`, `grpc`, `start`, `sandbox` fail, separated by commas |
 //!
-//! Of commands, `sleep N`, `true`, `false` and `sh -c` with `sleep N` and `exit N` in it are understood. An init
-//! container that says nothing ends well at once.
+//! Of commands, `echo`, `sleep`, `true`, `false`, `cat` and a few more are understood, and scripts of `sh -c` made of
+//! them with `&&`, `||`, `for` and `while true`; what they write is the container's log. Behind any other command no
+//! process runs, and the log says so. An init container that says nothing ends well at once. [`SimProcess`] is what
+//! `kubectl exec` starts: the same few commands, and a shell that reads them.
 //!
 //! ```
 //! use icp_core::base::{Machine, Time, drive};
@@ -36,12 +39,18 @@
 
 mod behaviour;
 mod fleet;
+mod log;
 mod machine;
 mod node;
+mod process;
+mod script;
 #[cfg(test)]
 mod tests;
 
 pub use behaviour::{Behaviour, SimRules};
 pub use fleet::{Fleet, FleetEvent};
+pub use log::{LogCursor, LogPage};
 pub use machine::{MemoryEvent, MemoryRuntime};
 pub use node::SimNode;
+pub use process::{LineEvent, LineInput, Program, SimProcess};
+pub use script::{End, Run, Stream, Write};
