@@ -13,11 +13,13 @@
 //! use icp_node::api::{Guard, NodeApi};
 //! # async fn example(
 //! #     agent: icp_node::shell::AgentHandle, runtime: Arc<dyn icp_node::runtime::Runtime>,
-//! #     tls: Arc<rustls::ServerConfig>, stop: tokio::sync::watch::Receiver<bool>,
-//! # ) -> std::io::Result<()> {
+//! #     identity: &icp_core::shell::pki::Identity, ca_pem: &str, stop: tokio::sync::watch::Receiver<bool>,
+//! # ) -> Result<(), Box<dyn std::error::Error>> {
 //! let api = NodeApi::new(Arc::new(agent), runtime);
 //! let socket = tokio::net::TcpListener::bind("127.0.0.1:10250").await?;
-//! serve(socket, Guard::new(api), Some(tls), Limits::default(), stop).await
+//! let tls = icp_core::shell::tls::server(identity, Some(ca_pem))?;
+//! serve(socket, Guard::new(api), Some(tls), Limits::default(), stop).await?;
+//! # Ok(())
 //! # }
 //! ```
 

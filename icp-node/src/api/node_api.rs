@@ -196,15 +196,10 @@ impl NodeApi {
     ) -> Result<Response<Body>, Response<Body>> {
         let pod = self.pod(target).await?;
         let container = &target.container;
-        let missing = || text(StatusCode::NOT_FOUND, format!("container not found ({container:?})"));
-        match pod.container(container).map(|c| &c.standing) {
-            Some(Standing::Running) => {}
-            Some(_) => {
-                // What the kubelet answers for a container that does not run.
-                let why = format!("container not found ({container:?}): it is not running");
-                return Err(text(StatusCode::INTERNAL_SERVER_ERROR, why));
-            }
-            None => return Err(missing()),
+        let missing =
+            || text(StatusCode::INTERNAL_SERVER_ERROR, format!("container not found ({container:?})"));
+        if pod.container(container).is_none_or(|c| c.standing != Standing::Running) {
+            return Err(missing());
         }
         let names = offered(request.headers());
         let Some(protocol) = Protocol::choose(&names) else {

@@ -66,6 +66,7 @@ impl Limits {
             RuntimeOp::EnsureImage { .. } => self.pulls.clone(),
             RuntimeOp::Exec { .. }
             | RuntimeOp::HttpGet(_)
+            | RuntimeOp::GrpcHealth { .. }
             | RuntimeOp::TcpConnect { .. }
             | RuntimeOp::GrpcHealth { .. } => self.probes.clone(),
             _ => self.calls.clone(),
