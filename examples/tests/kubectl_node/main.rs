@@ -290,5 +290,8 @@ fn the_api_of_a_node_asks_for_a_certificate() {
     };
     assert_eq!(text(&straight("/healthz").stdout), "ok");
     let refused = straight("/pods");
-    assert!(!refused.status.success() && text(&refused.stderr).contains("Unauthorized"), "{refused:?}");
+    assert!(
+        !refused.status.success() && text(&refused.stderr).contains("You must be logged in"),
+        "{refused:?}"
+    );
 }

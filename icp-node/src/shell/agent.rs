@@ -66,7 +66,6 @@ impl Limits {
             RuntimeOp::EnsureImage { .. } => self.pulls.clone(),
             RuntimeOp::Exec { .. }
             | RuntimeOp::HttpGet(_)
-            | RuntimeOp::GrpcHealth { .. }
             | RuntimeOp::TcpConnect { .. }
             | RuntimeOp::GrpcHealth { .. } => self.probes.clone(),
             _ => self.calls.clone(),
