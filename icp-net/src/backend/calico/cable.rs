@@ -206,7 +206,8 @@ impl<'a> Cable<'a> {
 
     /// Deletes a route whoever made it.
     fn delete_route(&mut self, side: Side, route: &Route) -> Result<(), NetlinkError> {
-        let same = |r: &Route| r.destination == route.destination && r.link == route.link;
+        let same =
+            |r: &Route| (r.destination, r.gateway, r.link) == (route.destination, route.gateway, route.link);
         let found: Vec<Route> = self.rtnl(side).routes(Some(table::MAIN))?.into_iter().filter(same).collect();
         found.iter().try_for_each(|r| self.rtnl(side).delete_route(r))
     }

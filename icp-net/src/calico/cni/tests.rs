@@ -132,16 +132,14 @@ fn observed() -> impl Strategy<Value = Observed> {
         prop::collection::vec(route, 0..3),
         prop::collection::vec(Just((IpAddr::from(GATEWAY_IPV4), [1u8; 6])), 0..2),
     )
-        .prop_map(|(index, peer, up, mtu_bytes, addresses, routes, neighbours)| LinkState {
-            index,
-            veth: true,
-            peer,
-            mac: Some(if up { HOST_MAC } else { [2; 6] }),
-            mtu_bytes,
-            up,
-            addresses,
-            routes,
-            neighbours,
+        .prop_map(|(index, peer, up, mtu_bytes, mut addresses, mut routes, neighbours)| {
+            // A kernel has nothing twice.
+            addresses.sort();
+            addresses.dedup();
+            routes.sort();
+            routes.dedup();
+            let mac = Some(if up { HOST_MAC } else { [2; 6] });
+            LinkState { index, veth: true, peer, mac, mtu_bytes, up, addresses, routes, neighbours }
         });
     (prop::option::of(link.clone()), prop::option::of(link), any::<bool>()).prop_map(
         |(host, pod, loopback_up)| {
