@@ -1,3 +1,5 @@
 //! Runtimes behind the port [`crate::runtime::Runtime`].
 
 pub mod memory;
+#[cfg(feature = "native")]
+pub mod native;

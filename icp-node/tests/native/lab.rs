@@ -1,0 +1,304 @@
+//! What the cases need: a runtime in a folder of its own, images, short calls.
+
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_core::Stream;
+use icp_node::backend::native::{LoopbackNetwork, NativeConfig, NativeRuntime};
+use icp_node::runtime::{
+    CallId, ContainerKey, ContainerSpec, Exit, LogOptions, Outcome, PodListing, PodUid, Runtime, RuntimeCall,
+    RuntimeError, RuntimeEvent, RuntimeEvents, RuntimeOp, SandboxSpec,
+};
+use sha2::{Digest, Sha256};
+
+static NEXT: AtomicU64 = AtomicU64::new(1);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A folder for a run of the suite.
+#[derive(Clone)]
+pub(crate) struct Lab {
+    pub mode: String,
+    pub dir: PathBuf,
+    pub cgroup: String,
+}
+
+impl Lab {
+    pub fn new(mode: &str) -> Self {
+        let mut seed = [0; 8];
+        std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom").unwrap(), &mut seed).unwrap();
+        let name = format!("icp-native-{mode}-{:x}", u64::from_be_bytes(seed));
+        let dir = std::env::temp_dir().join(&name);
+        std::fs::create_dir(&dir).unwrap();
+        Self { mode: mode.into(), dir, cgroup: name }
+    }
+
+    pub fn is_root(&self) -> bool {
+        self.mode == "root"
+    }
+
+    pub fn clear(&self) {
+        std::fs::remove_dir_all(&self.dir).unwrap();
+    }
+
+    pub fn fresh(&self) -> PathBuf {
+        let dir = self.dir.join(NEXT.fetch_add(1, Ordering::Relaxed).to_string());
+        std::fs::create_dir(&dir).unwrap();
+        dir
+    }
+
+    pub fn config(&self, root: &Path) -> NativeConfig {
+        let mut config = NativeConfig::new(root, Arc::new(LoopbackNetwork));
+        config.cgroup_parent.clone_from(&self.cgroup);
+        config.host_ips = vec!["127.0.0.1".parse().unwrap()];
+        config
+    }
+
+    /// A node with the busybox image, if there is a busybox to make it of.
+    pub async fn node(&self) -> Node {
+        let root = self.fresh();
+        let node = Node::open(self, &root).await;
+        node.runtime.load_image(&self.busybox()).await.unwrap();
+        node
+    }
+
+    /// A `docker save` archive of a static busybox.
+    pub fn busybox(&self) -> PathBuf {
+        let path = self.dir.join("busybox.tar");
+        if !path.exists() {
+            let program = ["/bin/busybox", "/usr/bin/busybox"].iter().find(|p| Path::new(p).exists());
+            let program = std::fs::read(program.expect("needs busybox-static")).unwrap();
+            let mut layer = tar::Builder::new(Vec::new());
+            for dir in ["bin", "etc", "tmp", "home", "var"] {
+                add(
+                    &mut layer,
+                    dir,
+                    tar::EntryType::Directory,
+                    &[],
+                    if dir == "tmp" { 0o1777 } else { 0o755 },
+                );
+            }
+            add(&mut layer, "bin/busybox", tar::EntryType::Regular, &program, 0o755);
+            for name in APPLETS {
+                link(&mut layer, &format!("bin/{name}"), "busybox");
+            }
+            link(&mut layer, "var/run", "/run");
+            let passwd = b"root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home:/bin/sh\n";
+            add(&mut layer, "etc/passwd", tar::EntryType::Regular, passwd, 0o644);
+            add(
+                &mut layer,
+                "etc/group",
+                tar::EntryType::Regular,
+                b"root:x:0:\napp:x:1001:\nmore:x:7:app\n",
+                0o644,
+            );
+            let config = serde_json::json!({
+                "Entrypoint": ["/bin/sh", "-c"], "Cmd": ["echo from the image; pwd; echo $COLOUR"],
+                "Env": ["COLOUR=red", "PATH=/bin"], "WorkingDir": "/home"});
+            let tar = archive(&[layer.into_inner().unwrap()], &config, &["busybox:test", "example.com/bb:1"]);
+            std::fs::write(&path, tar).unwrap();
+        }
+        path
+    }
+}
+
+const APPLETS: [&str; 24] = [
+    "sh", "cat", "echo", "sleep", "id", "ls", "ps", "hostname", "mount", "touch", "tail", "httpd", "nc",
+    "stty", "kill", "grep", "mknod", "unshare", "dd", "ulimit", "head", "seq", "readlink", "mkdir",
+];
+
+pub(crate) fn add(b: &mut tar::Builder<Vec<u8>>, path: &str, kind: tar::EntryType, data: &[u8], mode: u32) {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_size(data.len() as u64);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    b.append_data(&mut header, path, data).unwrap();
+}
+
+pub(crate) fn link(b: &mut tar::Builder<Vec<u8>>, path: &str, to: &str) {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_size(0);
+    header.set_mode(0o777);
+    header.set_uid(0);
+    header.set_gid(0);
+    b.append_link(&mut header, path, to).unwrap();
+}
+
+pub(crate) fn sha(data: &[u8]) -> String {
+    Sha256::digest(data).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// What `docker save` writes.
+pub(crate) fn archive(layers: &[Vec<u8>], config: &serde_json::Value, tags: &[&str]) -> Vec<u8> {
+    let ids: Vec<String> = layers.iter().map(|l| format!("sha256:{}", sha(l))).collect();
+    let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let config = serde_json::json!({"architecture": arch, "os": "linux", "config": config,
+        "rootfs": {"type": "layers", "diff_ids": ids}});
+    let config = serde_json::to_vec(&config).unwrap();
+    let name = format!("{}.json", sha(&config));
+    let paths: Vec<String> = (0..layers.len()).map(|i| format!("{i}/layer.tar")).collect();
+    let manifest = serde_json::json!([{"Config": name, "RepoTags": tags, "Layers": paths}]);
+    let mut tar = tar::Builder::new(Vec::new());
+    add(&mut tar, &name, tar::EntryType::Regular, &config, 0o644);
+    for (path, layer) in paths.iter().zip(layers) {
+        add(&mut tar, path, tar::EntryType::Regular, layer, 0o644);
+    }
+    add(&mut tar, "manifest.json", tar::EntryType::Regular, &serde_json::to_vec(&manifest).unwrap(), 0o644);
+    tar.into_inner().unwrap()
+}
+
+/// A runtime and what it told.
+pub(crate) struct Node {
+    pub runtime: NativeRuntime,
+    pub root: PathBuf,
+    events: tokio::sync::Mutex<(RuntimeEvents, Vec<RuntimeEvent>)>,
+}
+
+async fn next<T>(stream: &mut Pin<Box<dyn Stream<Item = T> + Send>>) -> Option<T> {
+    std::future::poll_fn(|cx| stream.as_mut().poll_next(cx)).await
+}
+
+impl Node {
+    pub async fn open(lab: &Lab, root: &Path) -> Self {
+        let runtime = NativeRuntime::new(lab.config(root)).await.unwrap();
+        let events = tokio::sync::Mutex::new((runtime.events(), Vec::new()));
+        Self { runtime, root: root.into(), events }
+    }
+
+    pub async fn call(&self, pod: &str, op: RuntimeOp) -> Result<Outcome, RuntimeError> {
+        let id = CallId(NEXT.fetch_add(1, Ordering::Relaxed));
+        self.runtime.perform(RuntimeCall { id, pod: PodUid::from(pod), generation: 1, op }).await
+    }
+
+    pub async fn sandbox(&self, pod: &str) {
+        self.sandbox_with(pod, |_| {}).await;
+    }
+
+    pub async fn sandbox_with(&self, pod: &str, change: impl FnOnce(&mut SandboxSpec)) {
+        let mut spec = SandboxSpec {
+            namespace: "default".into(),
+            name: pod.into(),
+            hostname: pod.into(),
+            ..SandboxSpec::default()
+        };
+        change(&mut spec);
+        let made = self.call(pod, RuntimeOp::CreateSandbox(Arc::new(spec))).await.unwrap();
+        assert!(matches!(made, Outcome::Sandbox { .. }), "{made:?}");
+    }
+
+    pub async fn start(&self, pod: &str, name: &str, spec: ContainerSpec) -> Result<Outcome, RuntimeError> {
+        let container = key(name);
+        self.call(pod, RuntimeOp::StartContainer { container, spec: Arc::new(spec) }).await
+    }
+
+    /// Starts a container and waits for its end; answers it and the log.
+    pub async fn run(&self, pod: &str, name: &str, spec: ContainerSpec) -> (Exit, String) {
+        self.start(pod, name, spec).await.unwrap();
+        let exit = self.exit(pod, name).await;
+        (exit, self.log(pod, name).await)
+    }
+
+    /// Waits for an event.
+    pub async fn event(&self, which: impl Fn(&RuntimeEvent) -> bool) -> RuntimeEvent {
+        let mut events = self.events.lock().await;
+        if let Some(at) = events.1.iter().position(&which) {
+            return events.1.remove(at);
+        }
+        let wait = async {
+            loop {
+                let event = next(&mut events.0).await.unwrap();
+                if which(&event) {
+                    return event;
+                }
+                events.1.push(event);
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.expect("no such event")
+    }
+
+    /// Waits for the end of a container.
+    pub async fn exit(&self, pod: &str, name: &str) -> Exit {
+        let key = key(name);
+        let is_it = |e: &RuntimeEvent| matches!(e, RuntimeEvent::ContainerExited { pod: p, container, .. } if p.as_str() == pod && *container == key);
+        match self.event(is_it).await {
+            RuntimeEvent::ContainerExited { exit, .. } => exit,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub async fn stop(&self, pod: &str, name: &str, grace: Duration) {
+        self.call(pod, RuntimeOp::StopContainer { container: key(name), grace }).await.unwrap();
+    }
+
+    pub async fn log(&self, pod: &str, name: &str) -> String {
+        self.log_with(pod, name, LogOptions::default()).await
+    }
+
+    pub async fn log_with(&self, pod: &str, name: &str, options: LogOptions) -> String {
+        let name = key(name).name;
+        let mut stream = self.runtime.logs(&PodUid::from(pod), &name, options).await.unwrap();
+        let mut text = Vec::new();
+        while let Some(piece) = next(&mut stream).await {
+            text.extend_from_slice(&piece.unwrap());
+        }
+        String::from_utf8(text).unwrap()
+    }
+
+    /// Waits until the log of a container holds a text.
+    pub async fn log_has(&self, pod: &str, name: &str, text: &str) {
+        for _ in 0..400 {
+            if self.log(pod, name).await.contains(text) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        panic!("no {text:?} in the log: {:?}", self.log(pod, name).await);
+    }
+
+    pub async fn exec(&self, pod: &str, name: &str, command: &str) -> (i32, String) {
+        let op =
+            RuntimeOp::Exec { container: key(name), command: sh(command), timeout: Duration::from_secs(20) };
+        match self.call(pod, op).await.unwrap() {
+            Outcome::Exec(output) => (output.code, String::from_utf8(output.output.to_vec()).unwrap()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub async fn list(&self) -> Vec<PodListing> {
+        match self.call("", RuntimeOp::Relist).await.unwrap() {
+            Outcome::Listed(list) => list,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub async fn remove(&self, pod: &str) {
+        self.call(pod, RuntimeOp::RemoveSandbox).await.unwrap();
+    }
+}
+
+/// `name` is the first attempt, `name/N` another one.
+pub(crate) fn key(name: &str) -> ContainerKey {
+    match name.split_once('/') {
+        Some((name, attempt)) => ContainerKey::new(name, attempt.parse().unwrap()),
+        None => ContainerKey::new(name, 0),
+    }
+}
+
+pub(crate) fn sh(script: &str) -> Vec<String> {
+    vec!["/bin/sh".into(), "-c".into(), script.into()]
+}
+
+/// A busybox that runs a script.
+pub(crate) fn script(text: &str) -> ContainerSpec {
+    ContainerSpec { image: "busybox:test".into(), command: sh(text), ..ContainerSpec::default() }
+}
+
+/// The same of the machine's own programs.
+pub(crate) fn host(text: &str) -> ContainerSpec {
+    ContainerSpec { image: "host".into(), ..script(text) }
+}
