@@ -20,13 +20,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A folder for a run of the suite.
 #[derive(Clone)]
 pub(crate) struct Lab {
-    pub mode: String,
-    pub dir: PathBuf,
-    pub cgroup: String,
+    pub(crate) mode: String,
+    pub(crate) dir: PathBuf,
+    pub(crate) cgroup: String,
 }
 
 impl Lab {
-    pub fn new(mode: &str) -> Self {
+    pub(crate) fn new(mode: &str) -> Self {
         let mut seed = [0; 8];
         std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom").unwrap(), &mut seed).unwrap();
         let name = format!("icp-native-{mode}-{:x}", u64::from_be_bytes(seed));
@@ -35,21 +35,21 @@ impl Lab {
         Self { mode: mode.into(), dir, cgroup: name }
     }
 
-    pub fn is_root(&self) -> bool {
+    pub(crate) fn is_root(&self) -> bool {
         self.mode == "root"
     }
 
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         std::fs::remove_dir_all(&self.dir).unwrap();
     }
 
-    pub fn fresh(&self) -> PathBuf {
+    pub(crate) fn fresh(&self) -> PathBuf {
         let dir = self.dir.join(NEXT.fetch_add(1, Ordering::Relaxed).to_string());
         std::fs::create_dir(&dir).unwrap();
         dir
     }
 
-    pub fn config(&self, root: &Path) -> NativeConfig {
+    pub(crate) fn config(&self, root: &Path) -> NativeConfig {
         let mut config = NativeConfig::new(root, Arc::new(LoopbackNetwork));
         config.cgroup_parent.clone_from(&self.cgroup);
         config.host_ips = vec!["127.0.0.1".parse().unwrap()];
@@ -57,7 +57,7 @@ impl Lab {
     }
 
     /// A node with the busybox image, if there is a busybox to make it of.
-    pub async fn node(&self) -> Node {
+    pub(crate) async fn node(&self) -> Node {
         let root = self.fresh();
         let node = Node::open(self, &root).await;
         node.runtime.load_image(&self.busybox()).await.unwrap();
@@ -65,7 +65,7 @@ impl Lab {
     }
 
     /// A `docker save` archive of a static busybox.
-    pub fn busybox(&self) -> PathBuf {
+    pub(crate) fn busybox(&self) -> PathBuf {
         let path = self.dir.join("busybox.tar");
         if !path.exists() {
             let program = ["/bin/busybox", "/usr/bin/busybox"].iter().find(|p| Path::new(p).exists());
@@ -154,8 +154,8 @@ pub(crate) fn archive(layers: &[Vec<u8>], config: &serde_json::Value, tags: &[&s
 
 /// A runtime and what it told.
 pub(crate) struct Node {
-    pub runtime: NativeRuntime,
-    pub root: PathBuf,
+    pub(crate) runtime: NativeRuntime,
+    pub(crate) root: PathBuf,
     events: tokio::sync::Mutex<(RuntimeEvents, Vec<RuntimeEvent>)>,
 }
 
@@ -164,22 +164,22 @@ async fn next<T>(stream: &mut Pin<Box<dyn Stream<Item = T> + Send>>) -> Option<T
 }
 
 impl Node {
-    pub async fn open(lab: &Lab, root: &Path) -> Self {
+    pub(crate) async fn open(lab: &Lab, root: &Path) -> Self {
         let runtime = NativeRuntime::new(lab.config(root)).await.unwrap();
         let events = tokio::sync::Mutex::new((runtime.events(), Vec::new()));
         Self { runtime, root: root.into(), events }
     }
 
-    pub async fn call(&self, pod: &str, op: RuntimeOp) -> Result<Outcome, RuntimeError> {
+    pub(crate) async fn call(&self, pod: &str, op: RuntimeOp) -> Result<Outcome, RuntimeError> {
         let id = CallId(NEXT.fetch_add(1, Ordering::Relaxed));
         self.runtime.perform(RuntimeCall { id, pod: PodUid::from(pod), generation: 1, op }).await
     }
 
-    pub async fn sandbox(&self, pod: &str) {
+    pub(crate) async fn sandbox(&self, pod: &str) {
         self.sandbox_with(pod, |_| {}).await;
     }
 
-    pub async fn sandbox_with(&self, pod: &str, change: impl FnOnce(&mut SandboxSpec)) {
+    pub(crate) async fn sandbox_with(&self, pod: &str, change: impl FnOnce(&mut SandboxSpec)) {
         let mut spec = SandboxSpec {
             namespace: "default".into(),
             name: pod.into(),
@@ -191,20 +191,25 @@ impl Node {
         assert!(matches!(made, Outcome::Sandbox { .. }), "{made:?}");
     }
 
-    pub async fn start(&self, pod: &str, name: &str, spec: ContainerSpec) -> Result<Outcome, RuntimeError> {
+    pub(crate) async fn start(
+        &self,
+        pod: &str,
+        name: &str,
+        spec: ContainerSpec,
+    ) -> Result<Outcome, RuntimeError> {
         let container = key(name);
         self.call(pod, RuntimeOp::StartContainer { container, spec: Arc::new(spec) }).await
     }
 
     /// Starts a container and waits for its end; answers it and the log.
-    pub async fn run(&self, pod: &str, name: &str, spec: ContainerSpec) -> (Exit, String) {
+    pub(crate) async fn run(&self, pod: &str, name: &str, spec: ContainerSpec) -> (Exit, String) {
         self.start(pod, name, spec).await.unwrap();
         let exit = self.exit(pod, name).await;
         (exit, self.log(pod, name).await)
     }
 
     /// Waits for an event.
-    pub async fn event(&self, which: impl Fn(&RuntimeEvent) -> bool) -> RuntimeEvent {
+    pub(crate) async fn event(&self, which: impl Fn(&RuntimeEvent) -> bool) -> RuntimeEvent {
         let mut events = self.events.lock().await;
         if let Some(at) = events.1.iter().position(&which) {
             return events.1.remove(at);
@@ -222,7 +227,7 @@ impl Node {
     }
 
     /// Waits for the end of a container.
-    pub async fn exit(&self, pod: &str, name: &str) -> Exit {
+    pub(crate) async fn exit(&self, pod: &str, name: &str) -> Exit {
         let key = key(name);
         let is_it = |e: &RuntimeEvent| matches!(e, RuntimeEvent::ContainerExited { pod: p, container, .. } if p.as_str() == pod && *container == key);
         match self.event(is_it).await {
@@ -231,15 +236,15 @@ impl Node {
         }
     }
 
-    pub async fn stop(&self, pod: &str, name: &str, grace: Duration) {
+    pub(crate) async fn stop(&self, pod: &str, name: &str, grace: Duration) {
         self.call(pod, RuntimeOp::StopContainer { container: key(name), grace }).await.unwrap();
     }
 
-    pub async fn log(&self, pod: &str, name: &str) -> String {
+    pub(crate) async fn log(&self, pod: &str, name: &str) -> String {
         self.log_with(pod, name, LogOptions::default()).await
     }
 
-    pub async fn log_with(&self, pod: &str, name: &str, options: LogOptions) -> String {
+    pub(crate) async fn log_with(&self, pod: &str, name: &str, options: LogOptions) -> String {
         let name = key(name).name;
         let mut stream = self.runtime.logs(&PodUid::from(pod), &name, options).await.unwrap();
         let mut text = Vec::new();
@@ -250,7 +255,7 @@ impl Node {
     }
 
     /// Waits until the log of a container holds a text.
-    pub async fn log_has(&self, pod: &str, name: &str, text: &str) {
+    pub(crate) async fn log_has(&self, pod: &str, name: &str, text: &str) {
         for _ in 0..400 {
             if self.log(pod, name).await.contains(text) {
                 return;
@@ -260,7 +265,7 @@ impl Node {
         panic!("no {text:?} in the log: {:?}", self.log(pod, name).await);
     }
 
-    pub async fn exec(&self, pod: &str, name: &str, command: &str) -> (i32, String) {
+    pub(crate) async fn exec(&self, pod: &str, name: &str, command: &str) -> (i32, String) {
         let op =
             RuntimeOp::Exec { container: key(name), command: sh(command), timeout: Duration::from_secs(20) };
         match self.call(pod, op).await.unwrap() {
@@ -269,14 +274,14 @@ impl Node {
         }
     }
 
-    pub async fn list(&self) -> Vec<PodListing> {
+    pub(crate) async fn list(&self) -> Vec<PodListing> {
         match self.call("", RuntimeOp::Relist).await.unwrap() {
             Outcome::Listed(list) => list,
             other => panic!("{other:?}"),
         }
     }
 
-    pub async fn remove(&self, pod: &str) {
+    pub(crate) async fn remove(&self, pod: &str) {
         self.call(pod, RuntimeOp::RemoveSandbox).await.unwrap();
     }
 }

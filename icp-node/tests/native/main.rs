@@ -2,6 +2,12 @@
 //!
 //! The suite runs in process and mount namespaces of its own: whatever a failed case leaves dies with it.
 #![expect(clippy::disallowed_methods, reason = "a test of a shell waits and reads clocks")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test without the harness"
+)]
 
 mod cases;
 mod lab;

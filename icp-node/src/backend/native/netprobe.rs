@@ -1,5 +1,4 @@
 //! HTTP and TCP probes from the node, and sockets in a pod's network.
-#![expect(clippy::disallowed_methods, reason = "a shell: a thread of its own enters a namespace and ends")]
 
 use alloc::format;
 use alloc::string::String;

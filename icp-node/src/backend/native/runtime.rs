@@ -416,6 +416,9 @@ impl Runtime for NativeRuntime {
                     ip.ok_or_else(|| RuntimeError::NotFound { what: format!("address of pod {uid}") })?;
                 Ok(Outcome::Probe(netprobe::tcp(SocketAddr::new(ip, port), timeout).await))
             }
+            RuntimeOp::GrpcHealth { .. } => {
+                Err(RuntimeError::Unsupported { what: "gRPC probes (use a tcpSocket or exec probe)".into() })
+            }
             RuntimeOp::Relist => {
                 let pods: Vec<Arc<Pod>> = lock(&self.inner.pods).values().cloned().collect();
                 Ok(Outcome::Listed(pods.iter().filter_map(|p| p.listing()).collect()))

@@ -1,6 +1,7 @@
 //! Reads logs.
 #![expect(clippy::disallowed_methods, reason = "a shell: following a file waits")]
 
+use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -98,7 +99,7 @@ pub(crate) async fn follow(
 ) {
     let fail = |e: io::Error| RuntimeError::Unavailable { message: format!("cannot read the log: {e}") };
     let Some(newest) = files.last().cloned() else { return };
-    let mut queue = files.into_iter().skip(start.0);
+    let mut queue: VecDeque<PathBuf> = files.into_iter().skip(start.0).collect();
     let mut offset = start.1;
     let mut current = None;
     let mut rest: Vec<u8> = Vec::new();
@@ -108,7 +109,7 @@ pub(crate) async fn follow(
     loop {
         let over = is_over.as_ref().is_none_or(|f| f());
         if current.is_none() {
-            let Some(path) = queue.next() else { return };
+            let Some(path) = queue.pop_front() else { return };
             let at = core::mem::take(&mut offset);
             match File::open(&path) {
                 Ok(mut file) => {
@@ -121,7 +122,7 @@ pub(crate) async fn follow(
                 Err(e) if e.kind() == io::ErrorKind::NotFound && path != newest => continue,
                 Err(e) if e.kind() == io::ErrorKind::NotFound && over => return,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    queue = Vec::from([newest.clone()]).into_iter().skip(0);
+                    queue.push_back(newest.clone());
                     tokio::time::sleep(POLL).await;
                     continue;
                 }
@@ -160,7 +161,7 @@ pub(crate) async fn follow(
         } else if moved {
             leaving = false;
             if *path == newest {
-                queue = Vec::from([newest.clone()]).into_iter().skip(0);
+                queue.push_back(newest.clone());
             }
             current = None;
         } else if over {

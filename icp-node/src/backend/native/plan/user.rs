@@ -155,6 +155,6 @@ mod tests {
         assert!(text.contains("runAsUser: id 1000") && text.contains("only 0 "), "{text}");
         let all = [IdRange { first: 0, count: u32::MAX }];
         assert_eq!(unmapped("runAsUser", 65534, &all), None);
-        assert_eq!(unmapped("x", 5, &[IdRange { first: 10, count: 5 }]).unwrap().contains("10-14"), true);
+        assert!(unmapped("x", 5, &[IdRange { first: 10, count: 5 }]).unwrap().contains("10-14"));
     }
 }
