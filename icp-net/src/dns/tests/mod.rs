@@ -1,2 +1,3 @@
 pub(crate) mod fixture;
+mod oracle;
 mod zone;

@@ -6,6 +6,8 @@ mod message;
 mod name;
 mod query;
 mod reader;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use message::{Header, Message, Question, Record, Section};
