@@ -62,8 +62,9 @@ fn endpoints() -> impl Strategy<Value = Json> {
     let ip = prop_oneof![Just("172.16.0.1"), Just("172.16.0.2"), Just("10.0.0.1"), Just("fd00::2")];
     let host = prop_oneof![2 => Just(Json::Null), 1 => Just(json!("a-0")), 1 => Just(json!("A-1"))];
     let ready = prop_oneof![Just(Json::Null), Just(json!(true)), Just(json!(false))];
-    let endpoint = (proptest::collection::btree_set(ip, 1..3), host, ready)
-        .prop_map(|(ips, host, ready)| json!({"addresses": ips, "hostname": host, "conditions": {"ready": ready}}));
+    let endpoint = (proptest::collection::btree_set(ip, 1..3), host, ready).prop_map(
+        |(ips, host, ready)| json!({"addresses": ips, "hostname": host, "conditions": {"ready": ready}}),
+    );
     proptest::collection::vec(endpoint, 0..4).prop_map(Json::from)
 }
 
@@ -104,7 +105,8 @@ fn with_ports(object: &Json, path: &str, host: Option<String>, ip: IpAddr, rows:
     for port in list(object, path) {
         any = true;
         let protocol = if text(port, "/protocol").is_empty() { "tcp" } else { text(port, "/protocol") };
-        let port = (text(port, "/name").to_lowercase(), protocol.to_lowercase(), port["port"].as_u64().unwrap());
+        let port =
+            (text(port, "/name").to_lowercase(), protocol.to_lowercase(), port["port"].as_u64().unwrap());
         rows.push(Row { host: host.clone(), ip, port: Some(port) });
     }
     if !any {
@@ -156,11 +158,13 @@ fn expected(objects: &Objects, name: &str, rtype: u16, depth: usize) -> Option<E
                 *resource == "services" && service_ns == ns && has_name(object)
             })
     };
-    let Some(inner) = name.strip_suffix(".svc.cluster.local.") else { return None };
+    let inner = name.strip_suffix(".svc.cluster.local.")?;
     let labels: Vec<&str> = inner.split('.').collect();
     let (ns, rest) = labels.split_last().unwrap();
     let Some((svc, below)) = rest.split_last() else { return Some(nothing(if exists(ns) { 0 } else { 3 })) };
-    let Some(object) = objects.get(&("services", ns.to_string(), svc.to_string())) else { return Some(nothing(3)) };
+    let Some(object) = objects.get(&("services", ns.to_string(), svc.to_string())) else {
+        return Some(nothing(3));
+    };
     if !has_name(object) {
         return Some(nothing(3));
     }
@@ -191,7 +195,9 @@ fn expected(objects: &Objects, name: &str, rtype: u16, depth: usize) -> Option<E
         [host] => {
             let rows: Vec<&Row> = endpoints.iter().filter(|r| r.host.as_deref() == Some(*host)).collect();
             let has_protocol = |r: &&Row| {
-                r.port.as_ref().is_some_and(|(name, protocol, _)| !name.is_empty() && format!("_{protocol}") == *host)
+                r.port
+                    .as_ref()
+                    .is_some_and(|(name, protocol, _)| !name.is_empty() && format!("_{protocol}") == *host)
             };
             if rows.is_empty() {
                 return Some(nothing(if main.iter().any(|r| has_protocol(&r)) { 0 } else { 3 }));
@@ -240,7 +246,8 @@ fn has_name(service: &Json) -> bool {
 
 fn expected_pointers(objects: &Objects, ip: &str) -> Option<BTreeSet<String>> {
     let ip: IpAddr = ip.parse().unwrap();
-    let services = objects.iter().filter(|((resource, ..), object)| *resource == "services" && has_name(object));
+    let services =
+        objects.iter().filter(|((resource, ..), object)| *resource == "services" && has_name(object));
     let mut endpoints = BTreeSet::new();
     for ((_, ns, name), object) in services {
         let service = format!("{name}.{ns}.svc.cluster.local.");
@@ -250,7 +257,9 @@ fn expected_pointers(objects: &Objects, ip: &str) -> Option<BTreeSet<String>> {
         }
         if text(object, "/spec/type") != "ExternalName" {
             let rows = endpoint_rows(objects, ns, name);
-            endpoints.extend(rows.iter().filter(|r| r.ip == ip).map(|r| format!("{}.{service}", r.host.as_ref().unwrap())));
+            endpoints.extend(
+                rows.iter().filter(|r| r.ip == ip).map(|r| format!("{}.{service}", r.host.as_ref().unwrap())),
+            );
         }
     }
     (!endpoints.is_empty()).then_some(endpoints)
@@ -282,7 +291,19 @@ fn check(world: &World, objects: &Objects) -> Result<(), TestCaseError> {
     for ns in ["default", "kube-system", "gone"] {
         inner.push(ns.into());
         for svc in ["web", "db", "x1"] {
-            for below in ["", "a-0.", "a-1.", "172-16-0-1.", "fd00--2.", "no.", "_tcp.", "_http._tcp.", "_http._udp.", "_dns._tcp.", "_._tcp."] {
+            for below in [
+                "",
+                "a-0.",
+                "a-1.",
+                "172-16-0-1.",
+                "fd00--2.",
+                "no.",
+                "_tcp.",
+                "_http._tcp.",
+                "_http._udp.",
+                "_dns._tcp.",
+                "_._tcp.",
+            ] {
                 inner.push(format!("{below}{svc}.{ns}"));
             }
         }

@@ -33,7 +33,15 @@ fn packets_are_these_bytes() {
     let name = "04 73766331 06 746573746e73 03 737663 07 636c7573746572 05 6c6f63616c 00";
     // RD, one question, an OPT record with 4096 bytes.
     let asked = bytes(&format!("cafe 0100 0001 0000 0000 0001 {name} 0001 0001 00 0029 1000 00000000 0000"));
-    assert_eq!(query("svc1.testns.svc.cluster.local", rtype::A, 0xcafe, Some(Edns { udp_bytes: 4096, ..Edns::default() })), asked);
+    assert_eq!(
+        query(
+            "svc1.testns.svc.cluster.local",
+            rtype::A,
+            0xcafe,
+            Some(Edns { udp_bytes: 4096, ..Edns::default() })
+        ),
+        asked
+    );
     // QR AA RD RA; the answer's owner is a pointer to the question; OPT says 1232 bytes.
     let expected = format!(
         "cafe 8580 0001 0001 0000 0001 {name} 0001 0001 c00c 0001 0001 00000005 0004 0a000001 00 0029 04d0 00000000 0000"
@@ -77,7 +85,11 @@ fn what_is_no_query_is_refused() {
     let longer = [&good[..], &[0]].concat();
     assert_eq!(parse(&longer), formerr, "bytes behind the end");
     assert_eq!(parse(&change(2, 0x81)), Refusal::Drop, "an answer");
-    assert_eq!(parse(&change(2, 0x21)), Refusal::Reply { id: 7, flags: 0x2100, rcode: rcode::NOTIMP }, "NOTIFY");
+    assert_eq!(
+        parse(&change(2, 0x21)),
+        Refusal::Reply { id: 7, flags: 0x2100, rcode: rcode::NOTIMP },
+        "NOTIFY"
+    );
     assert_eq!(parse(&change(5, 0)), formerr, "no question");
     assert_eq!(parse(&change(5, 2)), formerr, "two questions");
     assert_eq!(parse(&change(12, 0xc0)), formerr, "a pointer in the question");
@@ -100,7 +112,8 @@ fn what_is_no_query_is_refused() {
 #[test]
 fn pointers_only_point_back() {
     let header = "0000 8000 0001 0001 0000 0000 01 61 00 0001 0001";
-    let decode = |rest: &str| Message::decode(&bytes(&format!("{header}{rest}"))).map(|m| m.records[0].1.name.clone());
+    let decode =
+        |rest: &str| Message::decode(&bytes(&format!("{header}{rest}"))).map(|m| m.records[0].1.name.clone());
     let tail = "0001 0001 00000000 0004 01020304";
     assert_eq!(decode(&format!("c00c {tail}")).unwrap(), "a".parse().unwrap());
     assert_eq!(decode(&format!("01 62 c00c {tail}")).unwrap(), "b.a".parse().unwrap());
@@ -108,10 +121,26 @@ fn pointers_only_point_back() {
     assert_eq!(decode(&format!("01 62 c013 {tail}")), Err(WireError::PointerNotBack), "a circle of a label");
     assert_eq!(decode(&format!("c0ff {tail}")), Err(WireError::PointerNotBack), "forward");
     assert_eq!(decode(&format!("80 {tail}")), Err(WireError::ReservedLabel));
-    assert_eq!(decode("c00c 0001 0001 00000000 0003 010203"), Err(WireError::BadData), "an A record of three bytes");
-    assert_eq!(decode("c00c 0005 0001 00000000 0003 c00c 00"), Err(WireError::BadData), "bytes behind a name");
-    assert_eq!(decode("c00c 0006 0001 00000000 0004 c00c c00c"), Err(WireError::BadData), "SOA without numbers");
-    assert_eq!(decode("c00c 0005 0001 00000000 0001 c0"), Err(WireError::Short), "a name that leaves its record");
+    assert_eq!(
+        decode("c00c 0001 0001 00000000 0003 010203"),
+        Err(WireError::BadData),
+        "an A record of three bytes"
+    );
+    assert_eq!(
+        decode("c00c 0005 0001 00000000 0003 c00c 00"),
+        Err(WireError::BadData),
+        "bytes behind a name"
+    );
+    assert_eq!(
+        decode("c00c 0006 0001 00000000 0004 c00c c00c"),
+        Err(WireError::BadData),
+        "SOA without numbers"
+    );
+    assert_eq!(
+        decode("c00c 0005 0001 00000000 0001 c0"),
+        Err(WireError::Short),
+        "a name that leaves its record"
+    );
     // A chain of pointers, each to the one before, that makes a long name: 127 labels at most.
     let mut packet = bytes("0000 8000 0001 0000 0000 0000");
     let mut previous = packet.len();
@@ -127,28 +156,35 @@ fn pointers_only_point_back() {
 }
 
 fn any_name() -> impl Strategy<Value = Name> {
-    let label = prop_oneof![Just(b"a".to_vec()), Just(b"Bc".to_vec()), proptest::collection::vec(any::<u8>(), 1..12)];
+    let label =
+        prop_oneof![Just(b"a".to_vec()), Just(b"Bc".to_vec()), proptest::collection::vec(any::<u8>(), 1..12)];
     proptest::collection::vec(label, 0..6)
         .prop_map(|labels| Name::from_labels(labels.iter().map(Vec::as_slice)).unwrap())
 }
 
 fn any_record() -> impl Strategy<Value = Record> {
-    let data = (any_name(), any_name(), proptest::collection::vec(any::<u8>(), 20)).prop_flat_map(|(a, b, more)| {
-        let (a, b) = (a.as_wire().to_vec(), b.as_wire().to_vec());
-        prop_oneof![
-            Just((rtype::A, more[..4].to_vec())),
-            Just((rtype::AAAA, more[..16].to_vec())),
-            Just((rtype::CNAME, a.clone())),
-            Just((rtype::PTR, b.clone())),
-            Just((rtype::MX, [&more[..2], &a].concat())),
-            Just((rtype::SRV, [&more[..6], &a].concat())),
-            Just((rtype::SOA, [&a[..], &b, &more].concat())),
-            Just((rtype::TXT, [&[19], &more[..19]].concat())),
-            Just((60_000, more)),
-        ]
-    });
-    (any_name(), 0..=0x7fff_ffff_u32, data)
-        .prop_map(|(name, ttl_secs, (rtype, data))| Record { name, rtype, class: CLASS_IN, ttl_secs, data })
+    let data =
+        (any_name(), any_name(), proptest::collection::vec(any::<u8>(), 20)).prop_flat_map(|(a, b, more)| {
+            let (a, b) = (a.as_wire().to_vec(), b.as_wire().to_vec());
+            prop_oneof![
+                Just((rtype::A, more[..4].to_vec())),
+                Just((rtype::AAAA, more[..16].to_vec())),
+                Just((rtype::CNAME, a.clone())),
+                Just((rtype::PTR, b.clone())),
+                Just((rtype::MX, [&more[..2], &a].concat())),
+                Just((rtype::SRV, [&more[..6], &a].concat())),
+                Just((rtype::SOA, [&a[..], &b, &more].concat())),
+                Just((rtype::TXT, [&[19], &more[..19]].concat())),
+                Just((60_000, more)),
+            ]
+        });
+    (any_name(), 0..=0x7fff_ffff_u32, data).prop_map(|(name, ttl_secs, (rtype, data))| Record {
+        name,
+        rtype,
+        class: CLASS_IN,
+        ttl_secs,
+        data,
+    })
 }
 
 fn any_message() -> impl Strategy<Value = Message> {

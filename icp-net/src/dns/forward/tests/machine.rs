@@ -66,7 +66,13 @@ fn query(name: &str, id: u16) -> Forwarded {
 }
 
 fn a(name: &str, ttl_secs: u32) -> (Section, Record) {
-    let record = Record { name: name.parse().unwrap(), rtype: rtype::A, class: CLASS_IN, ttl_secs, data: [1, 2, 3, 4].into() };
+    let record = Record {
+        name: name.parse().unwrap(),
+        rtype: rtype::A,
+        class: CLASS_IN,
+        ttl_secs,
+        data: [1, 2, 3, 4].into(),
+    };
     (Section::Answer, record)
 }
 
@@ -167,7 +173,9 @@ fn equal_questions_are_asked_once_and_each_client_sees_its_own() {
     lab.reply(exchange, 0, &[a("www.example.test", 60)]);
     let shown = |n: usize, lab: &Lab| {
         let (client, message, source) = &lab.replies[n];
-        assert!(message.header.has(Header::RESPONSE | Header::RECURSION_AVAILABLE | Header::RECURSION_DESIRED));
+        assert!(
+            message.header.has(Header::RESPONSE | Header::RECURSION_AVAILABLE | Header::RECURSION_DESIRED)
+        );
         assert!(!message.header.has(Header::AUTHORITATIVE));
         let record = &message.records[0].1;
         assert_eq!(record.name, message.question.name);
@@ -182,7 +190,11 @@ fn equal_questions_are_asked_once_and_each_client_sees_its_own() {
     lab.pass(Duration::from_secs(1));
     lab.ask(4, query("www.example.test", 44));
     assert_eq!((lab.replies.len(), lab.exchanges.len()), (3, 1));
-    assert!(lab.metrics.text().contains("coredns_cache_hits_total{server=\".\",type=\"success\",zones=\".\"} 1\n"));
+    assert!(
+        lab.metrics
+            .text()
+            .contains("coredns_cache_hits_total{server=\".\",type=\"success\",zones=\".\"} 1\n")
+    );
 }
 
 #[test]
@@ -263,7 +275,9 @@ fn a_server_that_fails_is_probed_and_passed_over() {
     lab.tell(ForwardEvent::Failed { exchange });
     // The other is asked at once, and the first probed.
     assert_eq!(lab.only().1, address(1));
-    let probe = |lab: &Lab| lab.exchanges.iter().find(|(_, (_, _, m))| m.question.rtype == rtype::NS).map(|(e, x)| (*e, x.0));
+    let probe = |lab: &Lab| {
+        lab.exchanges.iter().find(|(_, (_, _, m))| m.question.rtype == rtype::NS).map(|(e, x)| (*e, x.0))
+    };
     assert_eq!(probe(&lab).unwrap().1, address(0));
     let (exchange, ..) = lab.only();
     lab.reply(exchange, 0, &[a("x.test", 60)]);
@@ -311,7 +325,11 @@ fn a_server_that_sends_queries_back_is_asked_no_more() {
     let mut config = ForwardConfig::new((0..2).map(address).collect());
     config.policy = Policy::Sequential;
     let mut lab = Lab {
-        machine: ForwardMachine::new(config, Box::new(SeededEntropy::new(Rng::new(3))), Arc::new(Metrics::new("."))),
+        machine: ForwardMachine::new(
+            config,
+            Box::new(SeededEntropy::new(Rng::new(3))),
+            Arc::new(Metrics::new(".")),
+        ),
         metrics: Arc::new(Metrics::new(".")),
         now: Time::ZERO,
         exchanges: BTreeMap::new(),
@@ -320,7 +338,8 @@ fn a_server_that_sends_queries_back_is_asked_no_more() {
     };
     lab.wake();
     // The first server's check comes back as a client's query.
-    let (_, _, check) = lab.exchanges.values().find(|(upstream, ..)| *upstream == address(0)).unwrap().clone();
+    let (_, _, check) =
+        lab.exchanges.values().find(|(upstream, ..)| *upstream == address(0)).unwrap().clone();
     let mut looped = query("x", 5);
     looped.question = check.question;
     lab.ask(1, looped.clone());
@@ -376,7 +395,10 @@ fn what_was_true_is_told_when_no_server_answers() {
     lab.ask(2, query("x.test", 2));
     lab.pass(Duration::from_secs(5));
     let (_, message, _) = &lab.replies[1];
-    assert_eq!((message.header.rcode, message.records[0].1.ttl_secs, &message.extended_errors[..]), (0, 30, &[3][..]));
+    assert_eq!(
+        (message.header.rcode, message.records[0].1.ttl_secs, &message.extended_errors[..]),
+        (0, 30, &[3][..])
+    );
     // An hour after its end it is forgotten.
     lab.pass(Duration::from_secs(3600));
     lab.ask(3, query("x.test", 3));
