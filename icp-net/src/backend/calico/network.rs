@@ -129,11 +129,13 @@ fn rules(pod_networks: &[IpNet]) -> Result<IpamConfig, IpamError> {
 }
 
 impl NodeNetwork {
-    /// The pod network of the machine that the calling thread is on, with what was given out before.
+    /// The pod network of the machine that the calling thread is on, with what was given out before. Pods whose cables
+    /// are gone, because the machine was switched off since, have nothing any more.
     ///
     /// # Errors
     /// [`NodeNetworkError::Store`] if the state directory cannot be read, [`NodeNetworkError::Ipam`] if what stands
-    /// there or the configuration is not sound.
+    /// there or the configuration is not sound, [`NodeNetworkError::Netlink`] if the kernel does not let the caller
+    /// work on the machine's network.
     pub fn new(config: NodeNetworkConfig) -> Result<Self, NodeNetworkError> {
         let store = FileBlocks::open(&config.state_dir)?;
         Self::with_store(config, Box::new(store))
@@ -153,7 +155,24 @@ impl NodeNetwork {
         })?;
         let ipam = Ipam::new(rules(&config.pod_networks)?, store.load()?)?;
         let state = Mutex::new(State { ipam, store });
-        Ok(Self { node: config.node, mtu_bytes: config.mtu_bytes, home, state })
+        let network = Self { node: config.node, mtu_bytes: config.mtu_bytes, home, state };
+        network.forget_lost()?;
+        Ok(network)
+    }
+
+    /// Takes addresses back whose cables do not exist: nobody can have them in use.
+    fn forget_lost(&self) -> Result<(), NodeNetworkError> {
+        let links = self.in_thread(|| Ok(self.host()?.links()?))?;
+        let links: BTreeSet<String> = links.into_iter().map(|link| link.name).collect();
+        let mut state = self.state();
+        let plan = state.ipam.plan_collect(&self.node, |key| links.contains(&host_link_name(key)));
+        if !plan.addresses.is_empty() {
+            self.in_thread(|| {
+                self.enter_home()?;
+                host_ports(|ip| !plan.addresses.contains(&ip), None)
+            })?;
+        }
+        state.write(&plan)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

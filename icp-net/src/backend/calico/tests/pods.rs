@@ -154,6 +154,35 @@ fn addresses_outlive_the_agent_and_are_never_given_twice() {
 }
 
 #[test]
+fn a_machine_that_was_switched_off_has_no_pods() {
+    in_new_netns(|| {
+        let lab = Lab::new(&["a", "next"]);
+        let machine = lab.machine("a");
+        let pods = [namespace(), namespace()];
+        let network = machine.network("a");
+        let ips: Vec<IpAddr> = ["0", "1"]
+            .iter()
+            .zip(&pods)
+            .map(|(key, pod)| network.attach(key, &path(pod)).unwrap()[0])
+            .collect();
+        drop(network);
+        // One cable is lost; the other pod keeps its address.
+        machine.inside(|| {
+            let mut r = Rtnl::open().unwrap();
+            let link = r.link(&host_link_name("0")).unwrap().index;
+            r.delete_link(link).unwrap();
+        });
+        assert_eq!(machine.network("a").list(), [("1".to_string(), [ips[1]].to_vec())]);
+        // The same disk in a machine that was switched on again.
+        let config = machine.config("a");
+        let network = lab.machine("next").inside(|| NodeNetwork::new(config).unwrap());
+        assert_eq!(network.list(), []);
+        drop(network);
+        assert_eq!(machine.network("a").list(), []);
+    });
+}
+
+#[test]
 fn both_families() {
     in_new_netns(|| {
         let mut lab = Lab::new(&["a"]);
