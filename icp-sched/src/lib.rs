@@ -24,4 +24,6 @@ pub mod plugins;
 pub mod queue;
 mod scheduler;
 
-pub use scheduler::{Placement, Scheduler, SchedulerBuilder, TieBreak, Unschedulable};
+pub use scheduler::{
+    DisruptionBudget, Placement, Preemption, Scheduler, SchedulerBuilder, TieBreak, Unschedulable,
+};

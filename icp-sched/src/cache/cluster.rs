@@ -282,6 +282,23 @@ impl Cluster {
         self.changes.push(Change::Pod { row: id.0, spec: Arc::clone(spec), serial, times });
     }
 
+    /// Takes a pod off its node for a while; it keeps its class.
+    pub(crate) fn lift(&mut self, key: &ObjectKey) -> Option<Placed> {
+        let placed = self.pods.remove(key)?;
+        if let Some(node) = placed.node {
+            self.weigh(node, placed.class, &placed.pod.spec, -1);
+        }
+        Some(placed)
+    }
+
+    /// Puts a pod back that was lifted.
+    pub(crate) fn put_back(&mut self, placed: Placed) {
+        if let Some(node) = placed.node {
+            self.weigh(node, placed.class, &placed.pod.spec, 1);
+        }
+        self.pods.insert(placed);
+    }
+
     /// The spec that pods of the class share, if there is one; sharing it makes decisions faster.
     #[must_use]
     pub fn canonical(&self, spec: &PodSpec) -> Option<&Arc<PodSpec>> {

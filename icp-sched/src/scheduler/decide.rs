@@ -10,6 +10,7 @@ use icp_core::client::ObjectKey;
 
 use super::fast::{Fast, Outcome};
 use super::nominated::Nominated;
+use super::preempt::Budgets;
 use super::{SchedulerBuilder, TieBreak};
 use crate::cache::{Cluster, NodeId};
 use crate::framework::{Checks, Code, Cycle, Explanation, Rejection, Slot, Survey, fit_error, survey};
@@ -62,7 +63,8 @@ pub struct Scheduler {
     pub(super) cluster: Cluster,
     pub(super) slots: Vec<Slot>,
     pub(super) nominated: Nominated,
-    ties: TieBreak,
+    pub(super) ties: TieBreak,
+    pub(super) budgets: Budgets,
     fast: Fast,
     /// The plugins are the default ones, whose outcome `fast` gives.
     fast_plugins: bool,
@@ -97,6 +99,7 @@ impl Scheduler {
             slots,
             nominated: Nominated::default(),
             ties,
+            budgets: Budgets::new(),
             fast: Fast::default(),
             fast_plugins,
         }
@@ -156,11 +159,21 @@ impl Scheduler {
     /// The node on which room was made for the pod, if it will do: no other is looked at.
     fn kept_for(&mut self, pod: &Pod) -> Option<Placement> {
         let id = self.cluster.node_id(self.nominated.node_of(&pod.key)?)?;
-        if self.crowded(pod).iter().any(|(crowded, _)| *crowded == id) {
-            return None;
+        self.reject(pod, id).is_none().then(|| self.placement(id, 1))
+    }
+
+    /// Why a node will not do now.
+    pub(super) fn reject_alone(&mut self, pod: &Pod, id: NodeId) -> Option<Rejection> {
+        if self.fast_plugins
+            && pod.node.is_none()
+            && let Some(answer) = self.fast.reject(&self.cluster, &pod.spec, id)
+        {
+            return answer;
         }
-        let checks = Checks::plan(&self.slots, self.cycle(pod)).ok()?;
-        checks.check(id).is_none().then(|| self.placement(id, 1))
+        match Checks::plan(&self.slots, self.cycle(pod)) {
+            Ok(checks) => checks.check(id),
+            Err(rejection) => Some(rejection),
+        }
     }
 
     fn placement(&self, node: NodeId, feasible: usize) -> Placement {
@@ -219,6 +232,7 @@ impl Scheduler {
         self.cluster = Cluster::default();
         self.nominated = Nominated::default();
         self.fast = Fast::default();
+        self.budgets.clear();
     }
 
     fn unschedulable(&self, counts: Vec<(Rejection, usize)>) -> Unschedulable {
@@ -257,30 +271,13 @@ impl Scheduler {
         if self.nominated.is_empty() {
             return Vec::new();
         }
-        let weighing: Vec<(NodeId, Vec<Pod>)> = self
+        let nodes: Vec<NodeId> = self
             .nominated
             .weighing_on(pod)
             .into_iter()
-            .filter_map(|(node, pods)| {
-                Some((self.cluster.node_id(node)?, pods.into_iter().cloned().collect()))
-            })
+            .filter_map(|(node, _)| self.cluster.node_id(node))
             .collect();
-        let mut crowded = Vec::new();
-        for (id, pods) in weighing {
-            let guests: Vec<Pod> = pods.into_iter().filter(|p| self.cluster.pod(&p.key).is_none()).collect();
-            for guest in &guests {
-                self.cluster.assume(guest.clone(), id);
-            }
-            let rejection = match Checks::plan(&self.slots, self.cycle(pod)) {
-                Ok(checks) => checks.check(id),
-                Err(rejection) => Some(rejection),
-            };
-            for guest in &guests {
-                self.cluster.forget(&guest.key);
-            }
-            crowded.extend(rejection.map(|r| (id, r)));
-        }
-        crowded
+        nodes.into_iter().filter_map(|id| Some((id, self.reject(pod, id)?))).collect()
     }
 }
 

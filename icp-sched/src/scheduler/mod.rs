@@ -4,8 +4,10 @@ mod builder;
 mod decide;
 mod fast;
 mod nominated;
+mod preempt;
 mod ties;
 
 pub use builder::SchedulerBuilder;
+pub use preempt::{DisruptionBudget, Preemption};
 pub use decide::{Placement, Scheduler, Unschedulable};
 pub use ties::TieBreak;

@@ -54,8 +54,7 @@ impl Fast {
         start: usize,
         hidden: &[(NodeId, Rejection)],
     ) -> Outcome {
-        let many = spec.spread_hard.len().max(spec.spread_soft.len()) > spread::CONSTRAINTS_MAX;
-        if many || !spec.volumes.is_empty() {
+        if !Self::knows(spec) {
             return Outcome::AskAll;
         }
         if let Some(names) = node_affinity::named(spec) {
@@ -100,6 +99,31 @@ impl Fast {
                 Outcome::None(all)
             }
         }
+    }
+
+    /// Why a node will not do for a pod of `spec`, if anything; `None` if every plugin has to be asked.
+    pub(super) fn reject(
+        &mut self,
+        cluster: &Cluster,
+        spec: &Arc<PodSpec>,
+        id: NodeId,
+    ) -> Option<Option<Rejection>> {
+        if !Self::knows(spec) || node_affinity::named(spec).is_some() {
+            return None;
+        }
+        let state = self.state(cluster, spec);
+        if state.unusual {
+            return None;
+        }
+        Some(match state.verdict(id.row()).1 {
+            Some(rejection) => Some(rejection.clone()),
+            None => state.index.key(id.row()).and_then(|key| state.judge(key)),
+        })
+    }
+
+    /// Whether all that matters to pods of `spec` is kept here.
+    fn knows(spec: &PodSpec) -> bool {
+        spec.spread_hard.len().max(spec.spread_soft.len()) <= spread::CONSTRAINTS_MAX && spec.volumes.is_empty()
     }
 
     /// A pod that names its nodes, as those of DaemonSets do: only these are looked at, by the state of the class
