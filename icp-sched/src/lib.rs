@@ -27,3 +27,7 @@ mod scheduler;
 pub use scheduler::{
     DisruptionBudget, Placement, Preemption, Scheduler, SchedulerBuilder, TieBreak, Unschedulable,
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -20,7 +20,7 @@ use super::requests::{self, Outcome};
 use super::{Effect, Event, SchedulerConfig};
 use crate::model::{Node, Pod};
 use crate::queue::{ClusterEvent, Queue, QueueSizes};
-use crate::{Scheduler, SchedulerBuilder, TieBreak};
+use crate::{Preemption, Scheduler, SchedulerBuilder, TieBreak};
 
 /// What must be listed before the first decision.
 const NEEDS: [Gvr; 3] = [resources::NODES, resources::PODS, resources::NAMESPACES];
@@ -47,6 +47,8 @@ enum Flight {
     Read { pod: Pod, node: String },
     /// It is read at the end of a pause.
     ReadLater { pod: Pod, node: String },
+    /// A pod is being evicted for this one.
+    Evict { preemptor: ObjectKey },
 }
 
 /// kube-scheduler: informers, the queue of pods, decisions, bindings.
@@ -184,7 +186,9 @@ impl SchedulerMachine {
     }
 
     fn follow_all(&mut self, now: Time, out: &mut Vec<Effect>) {
-        for gvr in NEEDS.into_iter().chain(SELECTORS.map(|(gvr, _)| gvr)) {
+        for gvr in
+            NEEDS.into_iter().chain(SELECTORS.map(|(gvr, _)| gvr)).chain([resources::POD_DISRUPTION_BUDGETS])
+        {
             let rng = self.rng.child("informers").child(&gvr.path(None));
             let mut informer = Informer::new(gvr.clone(), ListOptions::default()).with_rng(rng);
             informer.start(now, &mut self.ids, out);
@@ -229,6 +233,12 @@ impl SchedulerMachine {
                     cluster.set_namespace(&meta.name, meta.labels.clone());
                     self.queue.happened(now, ClusterEvent::NamespaceChanged);
                 }
+            }
+            "poddisruptionbudgets" => {
+                let object = delta.object();
+                let budget =
+                    (!matches!(delta, Delta::Deleted(_))).then(|| requests::budget(object)).flatten();
+                self.scheduler.set_budget(ObjectKey::of(object), budget);
             }
             _ => self.on_selector(now, gvr, delta),
         }
@@ -408,19 +418,47 @@ impl SchedulerMachine {
                     self.queue.remove(&pod.key);
                     return;
                 };
+                let (mut message, mut nominated) = (none.message.clone(), None);
+                match self.scheduler.preempt(&pod, &none) {
+                    Ok(preemption) => {
+                        self.make_room(now, &pod, &preemption, out);
+                        nominated = Some(preemption.name);
+                    }
+                    Err(why) => {
+                        message = format!("{message} {why}");
+                        if none.preemptable == 0 {
+                            // Room that was kept is of no use.
+                            self.scheduler.clear_nomination(&pod.key);
+                            nominated = Some(String::new());
+                        }
+                    }
+                }
                 self.queue.unschedulable(now, &pod.key, none.plugins);
-                self.note(requests::not_scheduled(now, &object, "Unschedulable", &none.message, None), out);
-                self.tell(
-                    now,
-                    &object,
-                    EventType::Warning,
-                    "FailedScheduling",
-                    "Scheduling",
-                    none.message,
-                    out,
-                );
+                let node = nominated.as_deref();
+                self.note(requests::not_scheduled(now, &object, "Unschedulable", &message, node), out);
+                self.tell(now, &object, EventType::Warning, "FailedScheduling", "Scheduling", message, out);
             }
         }
+    }
+
+    /// Evicts the victims, and keeps the room for the pod.
+    fn make_room(&mut self, now: Time, pod: &Pod, preemption: &Preemption, out: &mut Vec<Effect>) {
+        for victim in &preemption.victims {
+            if let Some(object) = self.object(&victim.key) {
+                self.note(requests::disrupted(now, &object, &self.config.scheduler_name), out);
+                let message = format!("Preempted by pod {} on node {}", pod.uid, preemption.name);
+                self.tell(now, &object, EventType::Normal, "Preempted", "Preempting", message, out);
+            }
+            let request = requests::evict(victim);
+            self.send(now, request, Flight::Evict { preemptor: pod.key.clone() }, out);
+        }
+        for key in self.scheduler.outranked(pod, &preemption.name) {
+            self.scheduler.clear_nomination(&key);
+            if let Some(object) = self.object(&key) {
+                self.note(Some(requests::no_nomination(&object)), out);
+            }
+        }
+        self.scheduler.nominate(pod.clone(), &preemption.name);
     }
 
     fn object(&self, key: &ObjectKey) -> Option<Arc<Object>> {
@@ -464,6 +502,13 @@ impl SchedulerMachine {
                     self.flights.insert(id, Flight::ReadLater { pod, node });
                 }
             },
+            Flight::Evict { preemptor } => {
+                if !matches!(requests::outcome(answer), Outcome::Bound | Outcome::Gone) {
+                    // The room is not made; the pod looks for another way after its pause.
+                    self.scheduler.clear_nomination(&preemptor);
+                    self.queue.retry(now, &preemptor);
+                }
+            }
             later @ Flight::ReadLater { .. } => {
                 self.flights.insert(id, later);
             }

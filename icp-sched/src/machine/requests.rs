@@ -1,13 +1,16 @@
 //! The requests that the machine makes.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 
+use icp_core::api::labels::Selector;
 use icp_core::api::{Object, reason, resources};
 use icp_core::base::Time;
-use icp_core::client::{ApiError, ApiRequest, ObjectKey, Operation, PatchKind};
+use icp_core::client::{ApiError, ApiRequest, DeleteOptions, ObjectKey, Operation, PatchKind};
 use serde_json::{Value, json};
 
+use crate::DisruptionBudget;
 use crate::model::Pod;
 
 /// Binds a pod to a node. The uid makes it fail for another pod of that name.
@@ -59,6 +62,41 @@ pub(super) fn not_scheduled(
     let body = json!({"metadata": {"uid": object.metadata.uid}, "status": status});
     let op = Operation::Patch { kind: PatchKind::Strategic, body, field_manager: None, force: false };
     Some(on_pod(&ObjectKey::of(object), op).sub("status"))
+}
+
+/// Deletes a pod, and no other of that name.
+pub(super) fn evict(victim: &Pod) -> ApiRequest {
+    let uid = (!victim.uid.is_empty()).then(|| victim.uid.clone());
+    on_pod(&victim.key, Operation::Delete(DeleteOptions { uid, ..DeleteOptions::default() }))
+}
+
+/// Writes why a pod is about to go.
+pub(super) fn disrupted(now: Time, object: &Object, scheduler: &str) -> Option<ApiRequest> {
+    let body = json!({"metadata": {"uid": object.metadata.uid}, "status": {"conditions": [{
+        "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+        "message": format!("{scheduler}: preempting to accommodate a higher priority pod"),
+        "lastTransitionTime": now.to_rfc3339(),
+    }]}});
+    let op = Operation::Patch { kind: PatchKind::Strategic, body, field_manager: None, force: false };
+    (!object.is_terminating()).then(|| on_pod(&ObjectKey::of(object), op).sub("status"))
+}
+
+/// Takes the nominated node out of a pod's status.
+pub(super) fn no_nomination(object: &Object) -> ApiRequest {
+    let body = json!({"metadata": {"uid": object.metadata.uid}, "status": {"nominatedNodeName": null}});
+    let op = Operation::Patch { kind: PatchKind::Strategic, body, field_manager: None, force: false };
+    on_pod(&ObjectKey::of(object), op).sub("status")
+}
+
+/// Reads a PodDisruptionBudget; nothing if its selector is not valid.
+pub(super) fn budget(object: &Object) -> Option<DisruptionBudget> {
+    let selector = Selector::from_label_selector(object.at("/spec/selector").unwrap_or(&Value::Null)).ok()?;
+    let disrupted = object.at("/status/disruptedPods").and_then(Value::as_object);
+    Some(DisruptionBudget {
+        selector,
+        allowed: object.at("/status/disruptionsAllowed").and_then(Value::as_i64).unwrap_or(0),
+        disrupted: disrupted.into_iter().flat_map(|m| m.keys().cloned()).collect(),
+    })
 }
 
 /// What the answer to a binding means.

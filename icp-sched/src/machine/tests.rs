@@ -31,15 +31,14 @@ fn pods_are_bound_and_told_of() {
     let condition = b.at("/status/conditions/0").unwrap();
     assert_eq!(condition["type"], "PodScheduled");
     assert_eq!(condition["reason"], "Unschedulable");
-    assert_eq!(condition["message"], "0/1 nodes are available: 1 Insufficient cpu.");
+    let why = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption \
+               victims found for incoming pod.";
+    assert_eq!(condition["message"], why);
     let mut events = w.events();
     events.sort();
     assert_eq!(
         events,
-        [
-            "FailedScheduling 0/1 nodes are available: 1 Insufficient cpu.",
-            "Scheduled Successfully assigned default/a to w1"
-        ]
+        [format!("FailedScheduling {why}").as_str(), "Scheduled Successfully assigned default/a to w1"]
     );
     // Nothing is tried, and nothing written, until something happens.
     let before = w.objects.values().map(|o| o.metadata.resource_version.clone()).max();
@@ -111,6 +110,27 @@ fn one_leader_at_a_time_binds() {
     w.run_for(SECOND * 90);
     assert_eq!(w.node_of("p2"), "w1");
     assert!(w.sent_bindings[before..].iter().all(|(_, machine)| *machine == 1 - leader));
+}
+
+#[test]
+fn the_important_make_room() {
+    let mut w = world(5, Faults { delay_ms: 5, ..Faults::default() });
+    w.node("w1", "1");
+    w.pod("low", "800m");
+    w.run_for(SECOND);
+    assert_eq!(w.node_of("low"), "w1");
+    w.create(
+        &resources::PODS,
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "high", "namespace": "default"},
+        "spec": {"schedulerName": "default-scheduler", "priority": 100, "containers": [{"name": "c", "resources": {"requests": {"cpu": "500m"}}}]}}),
+    );
+    w.run_for(SECOND * 5);
+    assert_eq!(w.node_of("high"), "w1");
+    assert!(w.get(&resources::PODS, "low").is_none());
+    let high = w.get(&resources::PODS, "high").unwrap();
+    assert_eq!(high.str_at("/status/nominatedNodeName"), "w1");
+    let uid = high.metadata.uid.clone();
+    assert!(w.events().contains(&format!("Preempted Preempted by pod {uid} on node w1")));
 }
 
 proptest! {

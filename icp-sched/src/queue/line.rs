@@ -209,7 +209,11 @@ impl Queue {
         sizes
     }
 
-    fn retry(&mut self, now: Time, key: &ObjectKey) {
+    /// A stuck pod is ready again when its pause is over.
+    pub fn retry(&mut self, now: Time, key: &ObjectKey) {
+        if !self.pods.get(key).is_some_and(|w| matches!(w.place, Place::Stuck(_))) {
+            return;
+        }
         self.leave(key);
         let Some(waiting) = self.pods.get_mut(key) else { return };
         let due = waiting.last_try + pause(waiting.failures);

@@ -8,6 +8,6 @@ mod preempt;
 mod ties;
 
 pub use builder::SchedulerBuilder;
-pub use preempt::{DisruptionBudget, Preemption};
 pub use decide::{Placement, Scheduler, Unschedulable};
+pub use preempt::{DisruptionBudget, Preemption};
 pub use ties::TieBreak;

@@ -142,7 +142,8 @@ impl Scheduler {
         candidates.min_by_key(Preemption::cost).ok_or_else(|| {
             let nodes = self.cluster.node_count();
             if nodes > seen {
-                *statuses.entry("Preemption is not helpful for scheduling".into()).or_default() += nodes - seen;
+                *statuses.entry("Preemption is not helpful for scheduling".into()).or_default() +=
+                    nodes - seen;
             }
             let counted = statuses.into_iter().map(|(reason, n)| {
                 (crate::framework::Rejected::unresolvable(reason).by("DefaultPreemption"), n)

@@ -123,7 +123,8 @@ impl Fast {
 
     /// Whether all that matters to pods of `spec` is kept here.
     fn knows(spec: &PodSpec) -> bool {
-        spec.spread_hard.len().max(spec.spread_soft.len()) <= spread::CONSTRAINTS_MAX && spec.volumes.is_empty()
+        spec.spread_hard.len().max(spec.spread_soft.len()) <= spread::CONSTRAINTS_MAX
+            && spec.volumes.is_empty()
     }
 
     /// A pod that names its nodes, as those of DaemonSets do: only these are looked at, by the state of the class

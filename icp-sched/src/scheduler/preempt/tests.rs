@@ -61,10 +61,7 @@ fn the_least_important_go_and_as_few_as_possible() {
     );
     let mut shy = pod("x", 600, 9);
     Arc::make_mut(&mut shy.spec).never_preempts = true;
-    assert_eq!(
-        preempt(&mut s, &shy).unwrap_err(),
-        "preemption: not eligible due to preemptionPolicy=Never."
-    );
+    assert_eq!(preempt(&mut s, &shy).unwrap_err(), "preemption: not eligible due to preemptionPolicy=Never.");
 }
 
 #[test]
