@@ -5,7 +5,7 @@
 //! the machine's end of the cable by a permanent neighbour entry. The machine has a host route to each pod's address. So
 //! pods cannot see each other's frames, and two pods of a machine need no bridge.
 //!
-//! [`plan`] compares what is wanted with what is there and returns the operations that are missing: none after a
+//! [`plan_add`] compares what is wanted with what is there and returns the operations that are missing: none after a
 //! success, so that each command may be repeated.
 //!
 //! ```

@@ -201,6 +201,14 @@ fn what_pods_send_to_elsewhere_comes_from_their_machine() {
         let other = c.machine("b");
         let server = Server::start(&other.namespace, 80);
         assert_eq!(server.call(&pod, (other.ip, 80).into()), Ok(machine));
+
+        // A service of machines, such as that of the API servers: its endpoints know no way to pods.
+        let (outside_ip, outside) = (outside.ip.into(), outside.namespace.try_clone().unwrap());
+        c.service("10.96.0.1", 30080, &[(outside_ip, "outside")]);
+        let server = Server::start(&outside, 8080);
+        let service = "10.96.0.1:80".parse().unwrap();
+        assert_eq!(server.call(&pod, service), Ok(machine));
+        assert_eq!(server.call(&c.machine("a").namespace, service), Ok(machine));
     });
 }
 
