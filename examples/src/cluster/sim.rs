@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use icp_core::client::{Client, ClientEffect};
+use icp_core::client::Client;
 use icp_core::server::{ApiServer, InProcessClient, UserInfo};
-use icp_core::shell::host::{Host, Mailbox};
 use icp_node::agent::{Kubelet, KubeletConfig};
 use icp_node::backend::memory::{Fleet, FleetEvent, MemoryRuntime, SimNode, SimRules};
+use icp_node::shell::SimNodes;
 use ipnet::{IpNet, Ipv4Net};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -18,7 +18,7 @@ use super::options::Options;
 use super::report::Report;
 use super::{ClusterError, StateDir, apply_files, at, check};
 use crate::daemon::apiserver::{self, Store};
-use crate::daemon::{Access, DaemonError, Stop, controller_manager, scheduler};
+use crate::daemon::{Access, DaemonError, controller_manager, scheduler};
 use crate::pki::{PkiDir, PkiPlan, private};
 
 /// Where pod networks of nodes are cut from.
@@ -32,7 +32,7 @@ pub(crate) const NODE_GRACE_SECS: u64 = 8;
 pub struct SimCluster {
     /// The API, as an administrator.
     pub api: Api,
-    fleet: Mailbox<FleetEvent>,
+    nodes: SimNodes,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
     state: StateDir,
@@ -79,13 +79,6 @@ fn sim_node(i: u16) -> Result<SimNode, DaemonError> {
     Ok(SimNode::new(Kubelet::new(config), MemoryRuntime::new(SimRules::default(), pods.into())))
 }
 
-async fn drive_fleet(fleet: Fleet, client: Arc<dyn Client>, stop: Stop) -> Mailbox<FleetEvent> {
-    let host = Host::new(fleet, client).stop_when(stop);
-    let mailbox = host.mailbox();
-    tokio::spawn(host.run(|effect: ClientEffect, _| Some(effect)));
-    mailbox
-}
-
 impl SimCluster {
     /// Brings the cluster up: it is ready when all nodes are.
     ///
@@ -110,6 +103,7 @@ impl SimCluster {
         let storage = store.open(Some(&pki), &stop)?;
         let mut tasks = JoinSet::new();
 
+        let nodes = SimNodes::new();
         let mut masters: Vec<ApiServer> = Vec::new();
         for i in 0..options.masters {
             let config = apiserver::Config {
@@ -119,7 +113,7 @@ impl SimCluster {
                 advertise: vec![address.ip()],
                 service_cidr: SERVICE_NETWORK,
             };
-            let server = config.server(storage.clone(), Arc::new(icp_core::server::NoNodes))?;
+            let server = config.server(storage.clone(), Arc::new(nodes.clone()))?;
             if i == 0 {
                 let socket = tokio::net::TcpListener::from_std(
                     listener.try_clone().map_err(DaemonError::io("listener"))?,
@@ -170,21 +164,24 @@ impl SimCluster {
             });
         }
 
-        let nodes = (1..=options.nodes).map(sim_node).collect::<Result<Vec<_>, _>>()?;
+        let fleet = Fleet::new((1..=options.nodes).map(sim_node).collect::<Result<Vec<_>, _>>()?);
         let first = masters.into_iter().next().ok_or(ClusterError::Unsupported("no masters".into()))?;
         let node_client: Arc<dyn Client> = Arc::new(InProcessClient::new(first));
-        let fleet = drive_fleet(Fleet::new(nodes), node_client, stop.clone()).await;
+        let (run, stopped) = (nodes.clone(), stop.clone());
+        tasks.spawn(async move { run.run(fleet, node_client, stopped).await });
 
         let admin = Access { endpoints: vec![address.to_string()], pki: pki.path().into() };
         let api = Api(admin.client("admin", "full-cluster")?);
-        let cluster = Self { api, fleet, stop: tell, tasks, state };
+        let cluster = Self { api, nodes, stop: tell, tasks, state };
         super::wait_ready(&cluster.api, usize::from(options.nodes), report).await?;
         Ok(cluster)
     }
 
     /// Takes a node's power away.
     pub async fn power_off(&self, node: &str) {
-        self.fleet.send(FleetEvent::PowerOff { node: node.into() }).await;
+        if let Some(fleet) = self.nodes.fleet() {
+            fleet.send(FleetEvent::PowerOff { node: node.into() }).await;
+        }
     }
 
     /// Ends all parts.

@@ -51,14 +51,17 @@ pub fn summary(now: Time, node: &str, usage: &NodeUsage, pods: &[Arc<Object>]) -
             })
         })
         .collect();
+    let mut memory = filled(&[
+        ("availableBytes", usage.memory_available_bytes),
+        ("workingSetBytes", used(usage.memory_capacity_bytes, usage.memory_available_bytes)),
+    ]);
+    if let Some(map) = memory.as_object_mut() {
+        map.insert("time".into(), now.to_rfc3339().into());
+    }
     json!({
         "node": {
             "nodeName": node,
-            "memory": {
-                "time": now.to_rfc3339(),
-                "availableBytes": usage.memory_available_bytes,
-                "workingSetBytes": used(usage.memory_capacity_bytes, usage.memory_available_bytes),
-            },
+            "memory": memory,
             "fs": filled(&[
                 ("availableBytes", usage.nodefs_available_bytes),
                 ("capacityBytes", usage.nodefs_capacity_bytes),

@@ -312,6 +312,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
         /// Messages come out as they went in, however they are cut into frames and reads, with pings in between.
         #[test]
         fn messages_survive_any_cut(

@@ -67,7 +67,6 @@ struct SimPod {
     namespace: String,
     name: String,
     containers: BTreeMap<ContainerKey, SimContainer>,
-    volumes: BTreeMap<Arc<str>, Arc<VolumeContent>>,
 }
 
 #[derive(Clone, Debug)]
@@ -85,6 +84,7 @@ pub struct MemoryRuntime {
     used_ips: BTreeSet<IpAddr>,
     next_ip: u32,
     pods: BTreeMap<PodUid, SimPod>,
+    volumes: BTreeMap<PodUid, BTreeMap<Arc<str>, Arc<VolumeContent>>>,
     images: BTreeSet<String>,
     pending: BTreeMap<(Time, u64), Pending>,
     seq: u64,
@@ -107,6 +107,7 @@ impl MemoryRuntime {
             used_ips: BTreeSet::new(),
             next_ip: 0,
             pods: BTreeMap::new(),
+            volumes: BTreeMap::new(),
             images: BTreeSet::new(),
             pending: BTreeMap::new(),
             seq: 0,
@@ -188,7 +189,12 @@ impl MemoryRuntime {
         match self.attempt(pod, container, false)? {
             (attempt, c) if c.exit.is_none() => {
                 let key = ContainerKey::new(container, attempt);
-                Ok(SimProcess::new(key, request, c.world.clone(), c.behaviour.fail_exec))
+                let mut world = ContainerWorld::clone(&c.world);
+                // Volumes may have changed since it was started.
+                if let Some(volumes) = self.volumes.get(pod) {
+                    world.volumes.clone_from(volumes);
+                }
+                Ok(SimProcess::new(key, request, Arc::new(world), c.behaviour.fail_exec))
             }
             _ => Err(RuntimeError::NotFound { what: format!("a running container {container:?}") }),
         }
@@ -299,7 +305,7 @@ impl MemoryRuntime {
         let world = Arc::new(ContainerWorld {
             spec: spec.clone(),
             hostname: sandbox.hostname.clone(),
-            volumes: pod.volumes.clone(),
+            volumes: self.volumes.get(uid).cloned().unwrap_or_default(),
         });
         let command: Vec<String> = spec.command.iter().chain(&spec.args).cloned().collect();
         let run = script::run(&command, &*world);
@@ -425,6 +431,7 @@ impl MemoryRuntime {
             RuntimeOp::RemoveSandbox => {
                 self.stop_pod(now, &uid);
                 self.pods.remove(&uid);
+                self.volumes.remove(&uid);
                 Ok(Outcome::Done)
             }
             RuntimeOp::Exec { container, .. } => {
@@ -457,9 +464,8 @@ impl MemoryRuntime {
             }
             RuntimeOp::Usage => Ok(Outcome::Usage(NodeUsage::default())),
             RuntimeOp::WriteVolume { volume, content } => {
-                if let Some(pod) = self.pods.get_mut(&uid) {
-                    pod.volumes.insert(volume, content);
-                }
+                // Volumes come before the sandbox.
+                self.volumes.entry(uid.clone()).or_default().insert(volume, content);
                 Ok(Outcome::Done)
             }
         };
@@ -488,7 +494,6 @@ impl MemoryRuntime {
             namespace: spec.namespace.clone(),
             name: spec.name.clone(),
             containers: BTreeMap::new(),
-            volumes: BTreeMap::new(),
         });
         pod.sandbox = Some((spec, ips.clone(), at));
         Ok(Outcome::Sandbox { ips, at })
@@ -520,6 +525,7 @@ impl Machine for MemoryRuntime {
             }
             MemoryEvent::Reboot => {
                 self.pods.clear();
+                self.volumes.clear();
                 self.used_ips.clear();
                 self.pending.clear();
             }

@@ -10,8 +10,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::agent::{Kubelet, KubeletConfig};
 use crate::runtime::{
-    CallId, ContainerKey, ContainerSpec, Outcome, PodUid, RuntimeCall, RuntimeError, RuntimeEvent, RuntimeOp,
-    SandboxSpec,
+    CallId, ContainerKey, ContainerSpec, ExecRequest, LogOptions, Mount, MountSource, Outcome, PodUid,
+    RuntimeCall, RuntimeError, RuntimeEvent, RuntimeOp, SandboxSpec, VolumeContent, VolumeFile,
 };
 
 fn call(n: u64, pod: &str, op: RuntimeOp) -> MemoryEvent {
@@ -101,6 +101,59 @@ proptest! {
         prop_assert_eq!(ips.len(), all);
         prop_assert!(all <= 5, "a /29 has five addresses for pods");
     }
+}
+
+/// What a container reads is its volumes as they are now, though they were written before its sandbox was made.
+#[test]
+fn files_of_volumes_are_seen_and_followed() {
+    let (mut r, mut out) = (runtime("10.1.0.0/24"), Vec::new());
+    let write = |text: &'static str| {
+        let file = VolumeFile { path: "key".into(), data: text.as_bytes().into(), mode: 0o644 };
+        let content = VolumeContent::Files { files: Vec::from([file]), fs_group: None };
+        RuntimeOp::WriteVolume { volume: "v".into(), content: Arc::new(content) }
+    };
+    let source = MountSource::Volume { name: "v".into(), sub_path: String::new() };
+    let mount = Mount { path: "/c".into(), source, read_only: true, propagation: Default::default() };
+    let spec = ContainerSpec { mounts: Vec::from([mount]), ..Default::default() };
+    r.on(Time::ZERO, call(1, "u", write("old")), &mut out);
+    r.on(Time::ZERO, call(2, "u", RuntimeOp::CreateSandbox(Arc::new(SandboxSpec::default()))), &mut out);
+    r.on(Time::ZERO, call(3, "u", start("c", 0, spec)), &mut out);
+    let read = |r: &MemoryRuntime| {
+        let command = Vec::from(["cat".into(), "/c/key".into()]);
+        let request = ExecRequest { command, stdout: true, ..Default::default() };
+        match r.exec(&PodUid::from("u"), "c", &request).unwrap().program {
+            Program::Run(run) => run.writes[0].bytes.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(read(&r), b"old");
+    r.on(Time::ZERO, call(4, "u", write("new")), &mut out);
+    assert_eq!(read(&r), b"new");
+    r.on(Time::ZERO, call(5, "u", RuntimeOp::RemoveSandbox), &mut out);
+    assert!(r.exec(&PodUid::from("u"), "c", &ExecRequest::default()).is_err());
+}
+
+/// The log of an attempt and of the one before, as one asks for them.
+#[test]
+fn logs_of_two_attempts() {
+    let (mut r, mut out) = (runtime("10.1.0.0/24"), Vec::new());
+    r.on(Time::ZERO, call(1, "u", RuntimeOp::CreateSandbox(Arc::new(SandboxSpec::default()))), &mut out);
+    for attempt in 0..2 {
+        let command = ["sh", "-c", "echo $N; sleep 1"].map(String::from).to_vec();
+        let env = Vec::from([("N".into(), format!("try {attempt}"))]);
+        let spec = ContainerSpec { command, env, ..Default::default() };
+        let now = Time::from_secs(5 * i64::from(attempt));
+        r.on(now, call(2 + u64::from(attempt), "u", start("c", attempt, spec)), &mut out);
+        drive(&mut r, now + Duration::from_secs(3), 100, &mut out);
+    }
+    let log = |previous| {
+        let (now, pod) = (Time::from_secs(9), PodUid::from("u"));
+        let options = LogOptions { previous, ..Default::default() };
+        let mut cursor = r.open_log(now, &pod, "c", &options)?;
+        r.read_log(now, &pod, "c", &mut cursor)
+    };
+    assert_eq!(log(false), Ok(LogPage { text: "try 1\n".into(), more: false }));
+    assert_eq!(log(true), Ok(LogPage { text: "try 0\n".into(), more: false }));
 }
 
 /// Each request of each node is answered under its own id, and a node without power is silent.
