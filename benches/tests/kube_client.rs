@@ -147,6 +147,32 @@ async fn defaults_and_subresources_are_those_of_a_cluster() {
 }
 
 #[tokio::test]
+async fn configurations_are_applied() {
+    let maps: Api<ConfigMap> = Api::default_namespaced(client());
+    let apply = |manager: &str, force: bool| {
+        let params = PatchParams::apply(manager);
+        if force { params.force() } else { params }
+    };
+    let mine = Patch::Apply(json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "data": { "key": "1", "old": "1" },
+    }));
+    maps.patch("a", &apply("mine", false), &mine).await.unwrap();
+    let theirs = Patch::Apply(json!({ "apiVersion": "v1", "kind": "ConfigMap", "data": { "key": "2" } }));
+    let conflict = maps.patch("a", &apply("theirs", false), &theirs).await.unwrap_err();
+    let kube::Error::Api(status) = conflict else { panic!("{conflict}") };
+    assert_eq!((status.code, status.reason.as_str()), (409, "Conflict"));
+    assert_eq!(status.message, r#"Apply failed with 1 conflict: conflict with "mine": .data.key"#);
+    let forced = maps.patch("a", &apply("theirs", true), &theirs).await.unwrap();
+    let managers: Vec<String> =
+        forced.metadata.managed_fields.unwrap().into_iter().filter_map(|m| m.manager).collect();
+    assert_eq!(managers, ["mine", "theirs"]);
+    // What its only owner no longer says goes.
+    let less = Patch::Apply(json!({ "apiVersion": "v1", "kind": "ConfigMap" }));
+    let left = maps.patch("a", &apply("mine", false), &less).await.unwrap();
+    assert_eq!(left.data.unwrap(), BTreeMap::from([("key".to_string(), "2".to_string())]));
+}
+
+#[tokio::test]
 async fn a_watch_tells_changes_and_bookmarks() {
     let maps: Api<ConfigMap> = Api::default_namespaced(client());
     let version = maps.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();

@@ -21,6 +21,7 @@
 //! assert_eq!(apply(maps, Some(&a), &other, by("b"), true).unwrap()["data"], json!({"k":"2"}));
 //! ```
 
+mod last_applied;
 mod managed;
 mod set;
 mod walk;
@@ -200,9 +201,10 @@ pub fn apply(
 
     let Comparison { removed, modified, added } = walk::compare(place, &live, &new);
     let changed = owned_through(info, manager.subresource, modified.union(&added));
+    let noted = last_applied::own(info, manager.name, &live);
     let others = managers.0.iter().filter(|(id, _)| **id != own);
     let conflicts: Vec<(Id, Vec<String>)> = others
-        .map(|(id, owned)| (id.clone(), owned.fields.intersection(&changed).paths()))
+        .map(|(id, owned)| (id.clone(), owned.fields.intersection(&changed).difference(&noted).paths()))
         .filter(|(_, paths)| !paths.is_empty())
         .collect();
     if !force && !conflicts.is_empty() {
@@ -221,6 +223,7 @@ pub fn apply(
     if !owned.fields.is_empty() {
         managers.0.insert(own, owned);
     }
+    last_applied::note(manager.name, config, &mut new);
     store(&mut new, managers);
     Ok(new)
 }

@@ -297,6 +297,29 @@ fn status_is_owned_apart() {
 }
 
 #[test]
+fn kubectl_goes_from_client_side_to_server_side() {
+    const NOTE: &str = "kubectl.kubernetes.io/last-applied-configuration";
+    let config = |k: &str, l: &str| json!({"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"m"},"data":{"k":k,"l":l}});
+    let mut live = config("1", "1");
+    live["metadata"]["annotations"] = json!({ NOTE: config("1", "1").to_string() });
+    track_update(maps(), None, &mut live, by("kubectl-client-side-apply"));
+    // Another manager has no such right, and neither has kubectl over what somebody else changed since then.
+    assert!(apply(maps(), Some(&live), &config("2", "1"), by("other"), false).is_err());
+    let mut edited = live.clone();
+    edited["data"]["l"] = "9".into();
+    track_update(maps(), Some(&live), &mut edited, by("kubectl-edit"));
+    let error = apply(maps(), Some(&edited), &config("2", "1"), by("kubectl"), false).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Apply failed with 1 conflict: conflict with \"kubectl-edit\" using v1: .data.l"
+    );
+    let moved = apply(maps(), Some(&live), &config("2", "1"), by("kubectl"), false).unwrap();
+    assert_eq!(moved["data"], json!({ "k": "2", "l": "1" }));
+    assert_eq!(moved["metadata"]["annotations"][NOTE], format!("{}\n", config("2", "1")));
+    assert!(owned(&moved, "kubectl-client-side-apply")["f:data"].get("f:k").is_none());
+}
+
+#[test]
 fn lists_without_their_keys_are_refused() {
     for (containers, why) in [
         (
