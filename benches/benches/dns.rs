@@ -134,7 +134,7 @@ fn answers(c: &mut Criterion) {
         format!("www.example{n}.com.ns-1.svc.cluster.local")
     });
     bench("PTR of an endpoint", rtype::PTR, 0, &|n| {
-        let [a, b, c, d] = (0x0a80_0000_u32 + n as u32 * 15).to_be_bytes();
+        let [a, b, c, d] = (0x0a80_0001_u32 + n as u32 * 15).to_be_bytes();
         format!("{d}.{c}.{b}.{a}.in-addr.arpa")
     });
     group.finish();

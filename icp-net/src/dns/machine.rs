@@ -219,7 +219,7 @@ impl DnsMachine {
             if changed {
                 observed.entry = entry.map(Arc::new);
                 if let Some(labels) = labels_of(&key, &[]) {
-                    self.snapshot.services.set(labels, observed.entry.clone());
+                    self.snapshot.services.set((&*labels).into(), observed.entry.clone());
                     self.dirty = true;
                 }
             }

@@ -6,8 +6,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use smallvec::SmallVec;
+
 use crate::dns::wire::Name;
 
+/// `<service>.<namespace>` as labels with lengths, in lower case; it stands in the table itself, so that comparing it
+/// costs no further look into memory.
+pub(crate) type ServiceKey = SmallVec<[u8; 36]>;
 /// A label in lower case, without its length.
 pub(crate) type Label = Arc<[u8]>;
 
@@ -41,8 +46,9 @@ pub(crate) struct PortNode {
 /// The records of one name. No two are equal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Node {
-    pub(crate) v4: Box<[Ipv4Addr]>,
-    pub(crate) v6: Box<[Ipv6Addr]>,
+    // Most names have one address: it stands here, where a lookup in a large cluster has just read.
+    pub(crate) v4: SmallVec<[Ipv4Addr; 2]>,
+    pub(crate) v6: SmallVec<[Ipv6Addr; 1]>,
     pub(crate) srv: Box<[Srv]>,
     /// The addresses of the targets of `srv`.
     pub(crate) targets: Box<[Target]>,
@@ -88,7 +94,7 @@ impl Node {
                 targets.push(Target { host: place.host.clone(), ip: place.ip });
             }
         }
-        Self { v4: v4.finish(), v6: v6.finish(), srv: srv.finish(), targets: targets.finish() }
+        Self { v4: v4.list.into(), v6: v6.list.into(), srv: srv.list.into(), targets: targets.list.into() }
     }
 }
 
@@ -109,9 +115,5 @@ impl<T: Ord + Clone> Distinct<T> {
         if self.seen.insert(value.clone()) {
             self.list.push(value);
         }
-    }
-
-    fn finish(self) -> Box<[T]> {
-        self.list.into()
     }
 }

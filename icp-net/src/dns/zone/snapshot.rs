@@ -4,7 +4,7 @@ use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use core::net::IpAddr;
 
-use super::entry::{Entry, Label};
+use super::entry::{Entry, Label, ServiceKey};
 use super::sharded::Sharded;
 use crate::dns::config::{DnsConfig, PodMode};
 use crate::dns::hosts::Hosts;
@@ -23,8 +23,7 @@ pub struct Snapshot {
     /// Whether all that is to be known of the cluster is known.
     pub(crate) synced: bool,
     pub(crate) namespaces: Arc<BTreeSet<Label>>,
-    /// By `<service>.<namespace>` as labels with lengths.
-    pub(crate) services: Sharded<Arc<[u8]>, Arc<Entry>>,
+    pub(crate) services: Sharded<ServiceKey, Arc<Entry>>,
     pub(crate) pointers: Sharded<IpAddr, Pointers>,
     /// The namespaces of pods, by address.
     pub(crate) pods: Sharded<IpAddr, Arc<BTreeSet<Label>>>,
