@@ -6,3 +6,4 @@ pub mod daemon;
 #[cfg(target_os = "linux")]
 pub mod lab;
 pub mod pki;
+pub mod tool;

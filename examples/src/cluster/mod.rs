@@ -4,6 +4,7 @@
 pub mod api;
 pub mod check;
 pub mod options;
+pub mod real;
 pub mod report;
 pub mod sim;
 pub mod view;
@@ -108,7 +109,6 @@ pub fn bind(options: &Options) -> Result<std::net::TcpListener, ClusterError> {
         std::io::ErrorKind::AddrInUse => ClusterError::PortInUse { address: options.listen },
         _ => DaemonError::Listen { address: options.listen.to_string(), source: e }.into(),
     })?;
-    listener.set_nonblocking(true).map_err(DaemonError::io("listener"))?;
     Ok(listener)
 }
 
@@ -119,18 +119,26 @@ pub fn bind(options: &Options) -> Result<std::net::TcpListener, ClusterError> {
 pub fn run(options: &Options) -> Result<bool, ClusterError> {
     let report = Report::new(options.json);
     let listener = bind(options)?;
-    match options.mode {
-        Mode::Real => Err(ClusterError::NotYet("--mode real; use --mode sim".into())),
-        Mode::Auto | Mode::Sim => {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .enable_all()
-                .build()
-                .map_err(DaemonError::io("starting a runtime"))?;
-            let done = runtime.block_on(sim::run(options, listener, &report));
-            runtime.shutdown_timeout(Duration::from_secs(2));
-            done
-        }
+    let mode = match options.mode {
+        Mode::Auto => match crate::lab::probe() {
+            Ok(()) => Mode::Real,
+            Err(e) => {
+                report.line("mode", &format!("sim, because real machines cannot be had here: {e}"));
+                Mode::Sim
+            }
+        },
+        mode => mode,
+    };
+    if mode == Mode::Real {
+        return real::run(options, listener, &report);
     }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(DaemonError::io("starting a runtime"))?;
+    let done = runtime.block_on(sim::run(options, listener, &report));
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    done
 }
 
 /// Applies the files of `--apply`.

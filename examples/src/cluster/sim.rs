@@ -115,10 +115,10 @@ impl SimCluster {
             };
             let server = config.server(storage.clone(), Arc::new(nodes.clone()))?;
             if i == 0 {
-                let socket = tokio::net::TcpListener::from_std(
-                    listener.try_clone().map_err(DaemonError::io("listener"))?,
-                )
-                .map_err(DaemonError::io("listener"))?;
+                let socket = listener.try_clone().map_err(DaemonError::io("listener"))?;
+                socket.set_nonblocking(true).map_err(DaemonError::io("listener"))?;
+                let socket =
+                    tokio::net::TcpListener::from_std(socket).map_err(DaemonError::io("listener"))?;
                 let (server, pki, stop) = (server.clone(), pki.clone(), stop.clone());
                 tasks.spawn(async move {
                     if let Err(e) = apiserver::serve(socket, server, &pki, stop).await {

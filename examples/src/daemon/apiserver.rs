@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use icp_core::base::{Duration, Rng};
 use icp_core::server::{ApiServer, Clock as _, NodeProxy, Options};
+use icp_core::shell::node_proxy::{HttpNodeProxy, NodeProxyConfig};
 use icp_core::shell::{SystemClock, SystemEntropy, listener, tls};
 use icp_core::storage::Storage;
 use icp_store::Memory;
@@ -152,7 +153,10 @@ pub async fn serve(
 pub async fn run(config: Config, stop: Stop) -> Result<(), DaemonError> {
     let pki = PkiDir::open(&config.pki);
     let storage = config.store.open(Some(&pki), &stop)?;
-    let server = config.server(storage, Arc::new(icp_core::server::NoNodes))?;
+    let client = pki.identity("apiserver-kubelet-client")?;
+    let kubelets = tls::client(&pki.ca_pem()?, Some(&client), &["http/1.1"])?;
+    let nodes = HttpNodeProxy::new(NodeProxyConfig::new(Some(kubelets)));
+    let server = config.server(storage, Arc::new(nodes))?;
     let socket = super::listen(config.listen).await?;
     serve(socket, server, &pki, stop).await
 }

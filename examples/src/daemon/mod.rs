@@ -16,7 +16,9 @@
 pub mod apiserver;
 pub mod calico_node;
 pub mod controller_manager;
+pub mod dns;
 pub mod etcd;
+pub mod kubelet;
 pub mod proxy;
 pub mod scheduler;
 pub mod vip;
@@ -158,6 +160,10 @@ pub enum Role {
     Scheduler(scheduler::Config),
     /// The virtual IP manager.
     Vip(vip::Config),
+    /// Cluster DNS.
+    Dns(dns::Config),
+    /// The node agent.
+    Kubelet(kubelet::Config),
     /// Services of a machine.
     Proxy(proxy::Config),
     /// Routes of a machine.
@@ -165,6 +171,19 @@ pub enum Role {
 }
 
 impl Role {
+    /// The names of all programs.
+    pub const NAMES: [&str; 9] = [
+        "icp-etcd",
+        "icp-apiserver",
+        "icp-controller-manager",
+        "icp-scheduler",
+        "icp-kubelet",
+        "icp-proxy",
+        "icp-dns",
+        "icp-vip",
+        "icp-calico-node",
+    ];
+
     /// The name of its program.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -174,6 +193,8 @@ impl Role {
             Self::ControllerManager(_) => "icp-controller-manager",
             Self::Scheduler(_) => "icp-scheduler",
             Self::Vip(_) => "icp-vip",
+            Self::Dns(_) => "icp-dns",
+            Self::Kubelet(_) => "icp-kubelet",
             Self::Proxy(_) => "icp-proxy",
             Self::CalicoNode(_) => "icp-calico-node",
         }
@@ -190,6 +211,8 @@ impl Role {
             Self::ControllerManager(config) => controller_manager::run(config, stop).await,
             Self::Scheduler(config) => scheduler::run(config, stop).await,
             Self::Vip(config) => vip::run(config, stop).await,
+            Self::Dns(config) => dns::run(config, stop).await,
+            Self::Kubelet(config) => kubelet::run(config, stop).await,
             Self::Proxy(config) => proxy::run(config, stop).await,
             Self::CalicoNode(config) => calico_node::run(config, stop).await,
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use icp_core::api::{Object, resources};
+use icp_core::api::{Object, resources, set_at};
 use icp_core::client::PatchKind;
 use serde_json::{Value, json};
 
@@ -18,36 +18,57 @@ const SCALED: usize = 6;
 const WAIT: Duration = Duration::from_secs(60);
 
 /// What the list's Deployment runs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Workload {
     /// The image.
     pub image: &'static str,
     /// The command; empty for the image's.
     pub command: &'static [&'static str],
-    /// Mount the folder of this program, which holds the command.
-    pub mount_tools: bool,
+    /// The node's folder that holds the command; it is mounted at `/icp`.
+    pub tools: Option<String>,
 }
 
 impl Workload {
-    /// A Deployment of `replicas` pods whose pods leave a lost node after 2 seconds.
-    #[must_use]
-    pub fn deployment(&self, name: &str, replicas: usize, version: &str) -> Value {
+    /// The container and the volumes of a pod.
+    fn parts(&self, command: &[&str]) -> (Value, Vec<Value>) {
         let mut container = json!({
             "name": "web", "image": self.image,
-            "ports": [{ "name": "http", "containerPort": 8080 }],
-            "env": [{ "name": "VERSION", "value": version }],
             "resources": { "requests": { "cpu": "10m", "memory": "16Mi" } },
         });
         let mut volumes = Vec::new();
-        if !self.command.is_empty() {
-            icp_core::api::set_at(&mut container, &["command"], json!(self.command));
+        if !command.is_empty() {
+            set_at(&mut container, &["command"], json!(command));
         }
-        if self.mount_tools {
-            let probe = json!({ "httpGet": { "path": "/", "port": "http" }, "periodSeconds": 1 });
-            icp_core::api::set_at(&mut container, &["readinessProbe"], probe);
+        if let Some(tools) = &self.tools {
             let mounts = json!([{ "name": "tools", "mountPath": "/icp", "readOnly": true }]);
-            icp_core::api::set_at(&mut container, &["volumeMounts"], mounts);
-            volumes.push(json!({ "name": "tools", "hostPath": { "path": "/run/icp/bin" } }));
+            set_at(&mut container, &["volumeMounts"], mounts);
+            volumes.push(json!({ "name": "tools", "hostPath": { "path": tools } }));
+        }
+        (container, volumes)
+    }
+
+    /// A pod that runs a command to its end.
+    #[must_use]
+    pub fn pod(&self, name: &str, command: &[&str]) -> Value {
+        let (container, volumes) = self.parts(command);
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": NAMESPACE },
+            "spec": {
+                "restartPolicy": "Never", "terminationGracePeriodSeconds": 0,
+                "containers": [container], "volumes": volumes,
+            },
+        })
+    }
+
+    /// A Deployment of `replicas` pods whose pods leave a lost node after 2 seconds.
+    #[must_use]
+    pub fn deployment(&self, name: &str, replicas: usize, version: &str) -> Value {
+        let (mut container, volumes) = self.parts(self.command);
+        set_at(&mut container, &["ports"], json!([{ "name": "http", "containerPort": 8080 }]));
+        set_at(&mut container, &["env"], json!([{ "name": "VERSION", "value": version }]));
+        if self.tools.is_some() {
+            let probe = json!({ "httpGet": { "path": "/", "port": "http" }, "periodSeconds": 1 });
+            set_at(&mut container, &["readinessProbe"], probe);
         }
         let leave = |key: &str| json!({ "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 2 });
         json!({
@@ -62,7 +83,9 @@ impl Workload {
                         "terminationGracePeriodSeconds": 2,
                         "containers": [container],
                         "volumes": volumes,
-                        "tolerations": [leave("node.kubernetes.io/not-ready"), leave("node.kubernetes.io/unreachable")],
+                        "tolerations": [
+                            leave("node.kubernetes.io/not-ready"), leave("node.kubernetes.io/unreachable"),
+                        ],
                     },
                 },
             },
