@@ -2,7 +2,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::disallowed_methods,
     reason = "test code that runs processes, outside of a test function"
 )]
 
