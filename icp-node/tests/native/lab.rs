@@ -9,8 +9,8 @@ use std::time::Duration;
 use futures_core::Stream;
 use icp_node::backend::native::{LoopbackNetwork, NativeConfig, NativeRuntime};
 use icp_node::runtime::{
-    CallId, ContainerKey, ContainerSpec, Exit, LogOptions, Outcome, PodListing, PodUid, Runtime, RuntimeCall,
-    RuntimeError, RuntimeEvent, RuntimeEvents, RuntimeOp, SandboxSpec,
+    ByteStream, CallId, ContainerKey, ContainerSpec, Exit, LogOptions, Outcome, PodListing, PodUid, Runtime,
+    RuntimeCall, RuntimeError, RuntimeEvent, RuntimeEvents, RuntimeOp, SandboxSpec,
 };
 use sha2::{Digest, Sha256};
 
@@ -26,20 +26,32 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    pub(crate) fn new(mode: &str) -> Self {
-        let mut seed = [0; 8];
-        std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom").unwrap(), &mut seed).unwrap();
-        let name = format!("icp-native-{mode}-{:x}", u64::from_be_bytes(seed));
-        let dir = std::env::temp_dir().join(&name);
+    pub(crate) fn new(mode: &str, name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("{name}-{mode}"));
         std::fs::create_dir(&dir).unwrap();
-        Self { mode: mode.into(), dir, cgroup: name }
+        Self { mode: mode.into(), dir, cgroup: name.into() }
+    }
+
+    /// The same with a control group of its own, so that a failed case is in no other's way.
+    pub(crate) fn case(&self, name: &str) -> Self {
+        Self { cgroup: format!("{}/{name}", self.cgroup), ..self.clone() }
     }
 
     pub(crate) fn is_root(&self) -> bool {
         self.mode == "root"
     }
 
+    /// Removes the folder, with what failed cases left mounted in it.
     pub(crate) fn clear(&self) {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let below = mounts
+            .lines()
+            .rev()
+            .filter_map(|l| l.split(' ').nth(4))
+            .filter(|p| Path::new(p).starts_with(&self.dir));
+        for path in below {
+            let _ = rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH);
+        }
         std::fs::remove_dir_all(&self.dir).unwrap();
     }
 
@@ -58,8 +70,11 @@ impl Lab {
 
     /// A node with the busybox image, if there is a busybox to make it of.
     pub(crate) async fn node(&self) -> Node {
-        let root = self.fresh();
-        let node = Node::open(self, &root).await;
+        self.node_at(&self.fresh()).await
+    }
+
+    pub(crate) async fn node_at(&self, root: &Path) -> Node {
+        let node = Node::open(self, root).await;
         node.runtime.load_image(&self.busybox()).await.unwrap();
         node
     }
@@ -116,7 +131,10 @@ pub(crate) fn add(b: &mut tar::Builder<Vec<u8>>, path: &str, kind: tar::EntryTyp
     header.set_mode(mode);
     header.set_uid(0);
     header.set_gid(0);
-    b.append_data(&mut header, path, data).unwrap();
+    // Written past the builder, which refuses the names that some cases are about.
+    header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
+    header.set_cksum();
+    b.append(&header, data).unwrap();
 }
 
 pub(crate) fn link(b: &mut tar::Builder<Vec<u8>>, path: &str, to: &str) {
@@ -131,6 +149,22 @@ pub(crate) fn link(b: &mut tar::Builder<Vec<u8>>, path: &str, to: &str) {
 
 pub(crate) fn sha(data: &[u8]) -> String {
     Sha256::digest(data).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Removes what failed cases left of control groups, once their processes are dead.
+pub(crate) fn clear_cgroups(name: &str) {
+    fn remove(dir: &Path) {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            if entry.path().is_dir() {
+                remove(&entry.path());
+            }
+        }
+        let _ = std::fs::remove_dir(dir);
+    }
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+        remove(&hierarchy.path().join(name));
+    }
+    remove(&Path::new("/sys/fs/cgroup").join(name));
 }
 
 /// What `docker save` writes.
@@ -152,6 +186,28 @@ pub(crate) fn archive(layers: &[Vec<u8>], config: &serde_json::Value, tags: &[&s
     tar.into_inner().unwrap()
 }
 
+/// All of a stream.
+pub(crate) async fn read_all(stream: &mut ByteStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some(piece) = next(stream).await {
+        all.extend_from_slice(&piece.unwrap());
+    }
+    all
+}
+
+/// Of a stream as much as ends with the piece that completes a text.
+pub(crate) async fn read_until(stream: &mut ByteStream, text: &str) -> String {
+    let mut all = String::new();
+    let read = async {
+        while !all.contains(text) {
+            let piece = next(stream).await.expect("the stream ended").unwrap();
+            all.push_str(std::str::from_utf8(&piece).unwrap());
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, read).await.is_ok(), "no {text:?} in {all:?}");
+    all
+}
+
 /// A runtime and what it told.
 pub(crate) struct Node {
     pub(crate) runtime: NativeRuntime,
@@ -165,9 +221,14 @@ async fn next<T>(stream: &mut Pin<Box<dyn Stream<Item = T> + Send>>) -> Option<T
 
 impl Node {
     pub(crate) async fn open(lab: &Lab, root: &Path) -> Self {
-        let runtime = NativeRuntime::new(lab.config(root)).await.unwrap();
+        Self::with(lab.config(root)).await
+    }
+
+    pub(crate) async fn with(config: NativeConfig) -> Self {
+        let root = config.root.clone();
+        let runtime = NativeRuntime::new(config).await.unwrap();
         let events = tokio::sync::Mutex::new((runtime.events(), Vec::new()));
-        Self { runtime, root: root.into(), events }
+        Self { runtime, root, events }
     }
 
     pub(crate) async fn call(&self, pod: &str, op: RuntimeOp) -> Result<Outcome, RuntimeError> {

@@ -28,9 +28,9 @@ fn main() -> ExitCode {
     }
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
-        Some("--inside") => inside(&args[1], args.get(2).map(String::as_str)),
-        Some("--enter") => enter(&args[1], args.get(2).map(String::as_str)),
-        Some("--agent") => cases::agent(&args[1]),
+        Some("--inside") => inside(&args[1], &args[2], args.get(3).map(String::as_str)),
+        Some("--enter") => enter(&args[1], &args[2], args.get(3).map(String::as_str)),
+        Some("--agent") => cases::agents::agent(&args[1], &args[2]),
         Some("--list") => ExitCode::SUCCESS,
         _ => {
             let filter = args.iter().find(|a| !a.starts_with('-')).cloned();
@@ -38,21 +38,23 @@ fn main() -> ExitCode {
             if rustix::process::geteuid().is_root() {
                 modes.insert(0, "root");
             }
-            let failed =
-                modes.into_iter().filter(|mode| !run_self("--enter", mode, filter.as_deref())).count();
+            let suite = format!("icp-native-{}", std::process::id());
+            let run = |mode: &&&str| run_self("--enter", mode, &suite, filter.as_deref());
+            let failed = modes.iter().filter(|mode| !run(mode)).count();
+            lab::clear_cgroups(&suite);
             if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
     }
 }
 
-fn run_self(what: &str, mode: &str, filter: Option<&str>) -> bool {
+fn run_self(what: &str, mode: &str, name: &str, filter: Option<&str>) -> bool {
     let mut command = Command::new("/proc/self/exe");
-    command.arg(what).arg(mode).args(filter);
+    command.args([what, mode, name]).args(filter);
     command.status().unwrap().success()
 }
 
 /// Makes the namespaces of a suite and runs it in them.
-fn enter(mode: &str, filter: Option<&str>) -> ExitCode {
+fn enter(mode: &str, name: &str, filter: Option<&str>) -> ExitCode {
     let own = UnshareFlags::NEWNS | UnshareFlags::NEWPID;
     #[expect(deprecated, reason = "one thread, and no descriptors are unshared")]
     let unshare = rustix::thread::unshare;
@@ -82,22 +84,22 @@ fn enter(mode: &str, filter: Option<&str>) -> ExitCode {
         std::fs::write("/proc/self/uid_map", format!("0 {uid} 1")).unwrap();
         std::fs::write("/proc/self/gid_map", format!("0 {gid} 1")).unwrap();
     }
-    if run_self("--inside", mode, filter) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if run_self("--inside", mode, name, filter) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn inside(mode: &str, filter: Option<&str>) -> ExitCode {
+fn inside(mode: &str, name: &str, filter: Option<&str>) -> ExitCode {
     use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
     mount("proc", "/proc", "proc", MountFlags::empty(), None).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let lab = lab::Lab::new(mode);
+    let lab = lab::Lab::new(mode, name);
     let mut failed = Vec::new();
     let cases: Vec<_> =
         cases::all().into_iter().filter(|(name, _)| filter.is_none_or(|f| name.contains(f))).collect();
     println!("\nrunning {} tests as {mode}", cases.len());
     for (name, case) in cases {
         let started = Instant::now();
-        let future = case(lab.clone());
+        let future = case(lab.case(name));
         let result = runtime.block_on(async {
             let task = tokio::spawn(future);
             match tokio::time::timeout(CASE_LIMIT, task).await {

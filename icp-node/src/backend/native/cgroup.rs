@@ -157,7 +157,8 @@ impl Cgroups {
         }
         let mut usable = BTreeMap::new();
         for (name, root) in split {
-            match fs::create_dir_all(root.join(&this.parent)) {
+            let parent = root.join(&this.parent);
+            match fs::create_dir_all(&parent).and_then(|()| try_child(&parent)) {
                 Ok(()) => drop(usable.insert(name, root)),
                 Err(e) => why.push(format!("{}: {e}", root.display())),
             }
@@ -183,7 +184,9 @@ impl Cgroups {
         if let Some(missing) = CONTROLLERS.iter().find(|c| !has.split_whitespace().any(|h| h == **c)) {
             return Err(io::Error::other(format!("the controller {missing} is not there")));
         }
-        Self::folder(root, &self.parent).map(drop)
+        let parent = Self::folder(root, &self.parent)?;
+        enable(&parent)?;
+        try_child(&parent)
     }
 
     /// Makes a group of the unified hierarchy, with controllers for those below it.
@@ -311,6 +314,13 @@ impl Cgroups {
         let idle: u64 = stat.lines().find_map(|l| l.strip_prefix(idle)?.parse().ok()).unwrap_or(0);
         Some(used.saturating_sub(idle))
     }
+}
+
+/// Whether groups can be made in this one, which may have been made by somebody else.
+fn try_child(parent: &Path) -> io::Result<()> {
+    let child = parent.join(format!("probe-{}", std::process::id()));
+    fs::create_dir(&child)?;
+    fs::remove_dir(&child)
 }
 
 fn enable(at: &Path) -> io::Result<()> {

@@ -24,7 +24,8 @@ use super::cgroup;
 use super::container::{Container, open_process};
 use super::image::{Reference, copy_tree};
 use super::plan::{
-    ContainerInput, ContainerPlan, ExecPlan, Rootfs, container_plan, exec_plan, sandbox_plan, signal_number,
+    ContainerInput, ContainerPlan, ExecPlan, Rootfs, SandboxPlan, container_plan, exec_plan, sandbox_plan,
+    signal_number,
 };
 use super::record::{self, ContainerRecord, Failure, PodDir, PodRecord, ProcessRecord, ShimRecord};
 use super::runtime::{Inner, blocking, lock, now};
@@ -171,10 +172,12 @@ impl Pod {
         }
         // What an attempt that was cut short, or a sandbox that died, has left.
         self.tear_down(inner, false).await?;
+        let plan = sandbox_plan(spec)?;
+        fs::create_dir_all(self.dir.path().join("containers")).map_err(sandbox_error)?;
         let created = now();
         let record = PodRecord::new(spec, created);
         lock(&self.state).record = Some(record);
-        let made = self.bring_up(inner, spec).await;
+        let made = self.bring_up(inner, spec, plan).await;
         if let Err(error) = made {
             if let Err(then) = self.tear_down(inner, false).await {
                 return Err(sandbox_error(format!("{error}; and then: {then}")));
@@ -186,15 +189,18 @@ impl Pod {
         Ok(Outcome::Sandbox { ips: record.ips, at: created })
     }
 
-    async fn bring_up(&self, inner: &Arc<Inner>, spec: &SandboxSpec) -> Result<(), RuntimeError> {
-        let plan = sandbox_plan(spec, Vec::new())?;
+    async fn bring_up(
+        &self,
+        inner: &Arc<Inner>,
+        spec: &SandboxSpec,
+        mut plan: SandboxPlan,
+    ) -> Result<(), RuntimeError> {
         let (cgroups, uid, qos, limits) =
             (inner.cgroups.clone(), self.uid.to_string(), spec.qos, spec.resources);
         let group = blocking(move || cgroups.make_pod(qos, &uid, &limits)).await?.map_err(sandbox_error)?;
-        let plan = super::plan::SandboxPlan { cgroup_procs: group.procs, ..plan };
+        plan.cgroup_procs = group.procs;
         let (dir, shm, host_ipc) = (self.dir.path().to_path_buf(), self.dir.shm(), spec.host_ipc);
         let prepare = move || -> io::Result<()> {
-            fs::create_dir_all(dir.join("containers"))?;
             if !host_ipc {
                 volume::empty(&shm, true, SHM_BYTES, None)?;
                 let mode = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o1777);

@@ -113,8 +113,9 @@ where
     let (status_in, status) = oneshot::channel();
     let (left_in, left) = oneshot::channel::<()>();
     let spawn = tokio::runtime::Handle::current();
+    let has_stdin = request.stdin;
     spawn.spawn(async move {
-        write_frames(to, stdin_out, control_out, owned).await;
+        write_frames(to, stdin_out, control_out, owned, has_stdin).await;
         drop(left_in);
     });
     let want = (request.stdout, request.stderr);
@@ -145,8 +146,9 @@ async fn write_frames<W: AsyncWrite + Unpin>(
     mut stdin: mpsc::Receiver<Bytes>,
     mut control: mpsc::Receiver<(u16, u16)>,
     owned: bool,
+    // Who has no stdin does not end that of others either.
+    mut open: bool,
 ) {
-    let mut open = true;
     loop {
         let mut out = Vec::new();
         let mut last = false;

@@ -68,10 +68,7 @@ pub(crate) struct ContainerInput<'a> {
 /// # Errors
 /// [`RuntimeError::Unsupported`] for a runtime class, [`RuntimeError::Sandbox`] for a kernel parameter that is not of
 /// the pod's own namespaces.
-pub(crate) fn sandbox_plan(
-    spec: &SandboxSpec,
-    cgroup_procs: Vec<PathBuf>,
-) -> Result<SandboxPlan, RuntimeError> {
+pub(crate) fn sandbox_plan(spec: &SandboxSpec) -> Result<SandboxPlan, RuntimeError> {
     if !spec.runtime_handler.is_empty() {
         return Err(RuntimeError::Unsupported { what: format!("runtime class {:?}", spec.runtime_handler) });
     }
@@ -93,7 +90,7 @@ pub(crate) fn sandbox_plan(
         new_pid: spec.share_process_namespace && !spec.host_pid,
         hostname: (own_net && !spec.hostname.is_empty()).then(|| spec.hostname.clone()),
         sysctls: spec.sysctls.iter().map(|(k, v)| (k.replace('/', "."), v.clone())).collect(),
-        cgroup_procs,
+        cgroup_procs: Vec::new(),
         oom_score_adj: -998,
     })
 }
@@ -300,11 +297,12 @@ fn process_plan(input: &ContainerInput<'_>) -> Result<ProcessPlan, RuntimeError>
     let who = if security.run_as_user.is_some() { "securityContext.runAsUser" } else { "user of the image" };
     let group =
         if security.run_as_group.is_some() { "securityContext.runAsGroup" } else { "group of the image" };
+    // With the primary group, so that a set-group-id program cannot shed it (CVE-2022-2995).
     let mut groups = user.groups.clone();
+    groups.push(user.gid);
     groups.extend(&security.supplemental_groups);
     groups.sort_unstable();
     groups.dedup();
-    groups.retain(|g| *g != user.gid);
     let problem = unmapped(who, user.uid, &facts.uids)
         .or_else(|| unmapped(group, user.gid, &facts.gids))
         .or_else(|| {

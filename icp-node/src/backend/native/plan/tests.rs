@@ -131,7 +131,7 @@ fn ids_that_do_not_exist_are_refused_by_name() {
     let text = message(plan_with(&plain_facts(), &image(), &spec));
     assert!(text.starts_with("securityContext.supplementalGroups: id 2000"), "{text}");
     let groups = plan_with(&root_facts(), &image(), &spec).unwrap().process.groups;
-    assert_eq!(groups, Some(Vec::from([2000])));
+    assert_eq!(groups, Some(Vec::from([0, 2000])));
     let user = ImageView { user: "65532:65532".into(), ..image() };
     let text = message(plan_with(&plain_facts(), &user, &ContainerSpec::default()));
     assert!(text.starts_with("user of the image: id 65532"), "{text}");
@@ -218,26 +218,26 @@ fn what_the_node_cannot_do_is_left_out() {
 fn namespaces_of_the_sandbox() {
     let mut spec = SandboxSpec { hostname: "h".into(), ..SandboxSpec::default() };
     spec.sysctls.insert("net/core/somaxconn".into(), "100".into());
-    let plan = sandbox_plan(&spec, Vec::new()).unwrap();
+    let plan = sandbox_plan(&spec).unwrap();
     assert!(plan.new_net && plan.new_ipc && plan.new_uts && !plan.new_pid);
     assert_eq!(plan.sysctls, [("net.core.somaxconn".to_string(), "100".to_string())]);
     spec.network = Network::Host;
-    let error = sandbox_plan(&spec, Vec::new()).unwrap_err();
+    let error = sandbox_plan(&spec).unwrap_err();
     assert!(error.to_string().contains("somaxconn"));
     spec.sysctls.clear();
     spec.sysctls.insert("vm.swappiness".into(), "1".into());
-    assert!(sandbox_plan(&spec, Vec::new()).is_err());
+    assert!(sandbox_plan(&spec).is_err());
     spec.sysctls.clear();
-    let plan = sandbox_plan(&spec, Vec::new()).unwrap();
+    let plan = sandbox_plan(&spec).unwrap();
     assert!(!plan.new_net && !plan.new_uts && plan.hostname.is_none());
     let container = plan_in(&root_facts(), &spec, &image(), &ContainerSpec::default()).unwrap();
     assert!(!container.join.net && !container.join.uts && container.join.ipc);
     spec.share_process_namespace = true;
-    assert!(sandbox_plan(&spec, Vec::new()).unwrap().new_pid);
+    assert!(sandbox_plan(&spec).unwrap().new_pid);
     let container = plan_in(&root_facts(), &spec, &image(), &ContainerSpec::default()).unwrap();
     assert_eq!(container.pid_mode, PidMode::Pod);
     spec.runtime_handler = "gvisor".into();
-    assert!(matches!(sandbox_plan(&spec, Vec::new()), Err(RuntimeError::Unsupported { .. })));
+    assert!(matches!(sandbox_plan(&spec), Err(RuntimeError::Unsupported { .. })));
 }
 
 #[test]

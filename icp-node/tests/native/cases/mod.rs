@@ -1,28 +1,40 @@
 //! The cases.
 
+pub(crate) mod agents;
+mod images;
+mod isolation;
+mod network;
+mod streams;
+mod volumes;
+
 use std::future::Future;
 use std::pin::Pin;
-use std::process::ExitCode;
 use std::time::Duration;
 
-use icp_node::runtime::{Outcome, PullPolicy, RuntimeError, RuntimeOp};
+use icp_node::runtime::{ContainerState, LogOptions, Outcome, PullPolicy, RuntimeError, RuntimeOp};
 
-use crate::lab::{Lab, Node, host, script};
+use crate::lab::{Lab, Node, host, key, script};
 
-type Case = fn(Lab) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(crate) type Case = fn(Lab) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// Names functions.
 macro_rules! cases {
     ($($name:ident),* $(,)?) => {
-        vec![$((stringify!($name), (|lab| Box::pin($name(lab))) as Case)),*]
+        vec![$((stringify!($name), (|lab| Box::pin($name(lab))) as $crate::cases::Case)),*]
     };
 }
+pub(crate) use cases;
 
 pub(crate) fn all() -> Vec<(&'static str, Case)> {
-    cases![the_host_image_runs, an_archive_runs, programs_that_are_missing, stops]
-}
-
-pub(crate) fn agent(_root: &str) -> ExitCode {
-    ExitCode::SUCCESS
+    let mut list =
+        cases![the_host_image_runs, an_archive_runs, programs_that_are_missing, stops, calls_repeat];
+    list.extend(streams::all());
+    list.extend(volumes::all());
+    list.extend(isolation::all());
+    list.extend(agents::all());
+    list.extend(network::all());
+    list.extend(images::all());
+    list
 }
 
 async fn the_host_image_runs(lab: Lab) {
@@ -97,4 +109,55 @@ async fn stops(lab: Lab) {
     node.stop("p", "stubborn", Duration::ZERO).await;
     node.remove("p").await;
     node.remove("p").await;
+}
+
+async fn calls_repeat(lab: Lab) {
+    let node = lab.node().await;
+    node.sandbox("p").await;
+    node.sandbox("p").await;
+    let first = node.start("p", "c", script("sleep 1000")).await.unwrap();
+    let second = node.start("p", "c", script("sleep 1000")).await.unwrap();
+    assert_eq!(first, second);
+    let error = node.start("p", "c/1", script("sleep 1000")).await.unwrap_err();
+    assert_eq!(error, RuntimeError::Conflict { container: "c/1".into() });
+    let running = RuntimeOp::RemoveContainer { container: key("c") };
+    assert!(matches!(node.call("p", running.clone()).await, Err(RuntimeError::Conflict { .. })));
+    node.stop("p", "c", Duration::ZERO).await;
+    node.exit("p", "c").await;
+    // What ended is not started again.
+    assert_eq!(node.start("p", "c", script("sleep 1000")).await.unwrap(), first);
+    let listed = node.list().await;
+    assert!(matches!(listed[0].containers[0].state, ContainerState::Exited(_)));
+    for n in 1..4 {
+        node.run("p", &format!("c/{n}"), script("true")).await;
+    }
+    let attempts: Vec<u32> = node.list().await[0].containers.iter().map(|c| c.key.attempt).collect();
+    assert_eq!(attempts, [2, 3], "only the newest two are kept");
+    let options = LogOptions { previous: true, ..LogOptions::default() };
+    assert_eq!(node.log_with("p", "c/3", options).await, "");
+    let gone = RuntimeOp::RemoveContainer { container: key("c/3") };
+    for _ in 0..2 {
+        assert_eq!(node.call("p", gone.clone()).await.unwrap(), Outcome::Done);
+    }
+    // A stopped sandbox keeps the logs; containers cannot be started in it.
+    node.run("p", "last", script("echo kept")).await;
+    for _ in 0..2 {
+        assert_eq!(node.call("p", RuntimeOp::StopSandbox).await.unwrap(), Outcome::Done);
+    }
+    assert_eq!(node.log("p", "last").await, "kept\n");
+    assert!(node.list().await[0].sandbox.is_none());
+    let refused = node.start("p", "more", script("true")).await;
+    assert!(matches!(refused, Err(RuntimeError::Sandbox { .. })), "{refused:?}");
+    // And a new one can be made.
+    node.sandbox("p").await;
+    assert_eq!(node.run("p", "more", script("echo again")).await.1, "again\n");
+    node.remove("p").await;
+    node.remove("never-seen").await;
+    for op in
+        [RuntimeOp::StopSandbox, RuntimeOp::StopContainer { container: key("c"), grace: Duration::ZERO }]
+    {
+        assert_eq!(node.call("never-seen", op).await.unwrap(), Outcome::Done);
+    }
+    let left: Vec<_> = std::fs::read_dir(node.root.join("pods")).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
 }
