@@ -2,6 +2,8 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::net::IpAddr;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderName};
@@ -26,10 +28,24 @@ fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
 
 /// `[scheme:]name[:port]`, as the `proxy` subresource names its target.
 fn split_name(name: &str) -> (&str, &str, &str) {
-    match name.split(':').collect::<alloc::vec::Vec<_>>().as_slice() {
+    match name.split(':').collect::<Vec<_>>().as_slice() {
         [name, port] => ("http", name, port),
         [scheme, name, port] => (if scheme.is_empty() { "http" } else { scheme }, name, port),
         _ => ("http", name, ""),
+    }
+}
+
+/// Whether the API server may be sent to an address of the pod network: not to itself, nor to the services that a
+/// cloud offers to its own machine (`apimachinery/pkg/util/proxy` `IsProxyableIP`).
+fn is_proxyable(address: &str) -> bool {
+    match address.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+        Ok(IpAddr::V4(ip)) => {
+            !ip.is_loopback() && !ip.is_link_local() && !ip.is_unspecified() && !ip.is_multicast()
+        }
+        Ok(IpAddr::V6(ip)) => {
+            !ip.is_loopback() && !ip.is_unicast_link_local() && !ip.is_unspecified() && !ip.is_multicast()
+        }
+        Err(_) => false,
     }
 }
 
@@ -40,7 +56,7 @@ fn container(pod: &Value, asked: &str) -> Result<String, Status> {
     let names = |field: &str| {
         let list =
             pod.pointer(&format!("/spec/{field}")).and_then(Value::as_array).cloned().unwrap_or_default();
-        list.into_iter().map(|c| text(&c, "/name").to_string()).collect::<alloc::vec::Vec<_>>()
+        list.into_iter().map(|c| text(&c, "/name").to_string()).collect::<Vec<_>>()
     };
     if !asked.is_empty() {
         if all.iter().any(|field| names(field).iter().any(|n| n == asked)) {
@@ -89,8 +105,11 @@ impl Context {
         let uri = if query.is_empty() { path } else { format!("{path}?{query}") };
         let (mut parts, body) = request.into_parts();
         parts.uri = uri.parse::<Uri>().map_err(|e| failure::bad_request(format!("path {uri:?}: {e}")))?;
-        for credential in [AUTHORIZATION, HeaderName::from_static("impersonate-user")] {
-            parts.headers.remove(credential);
+        parts.headers.remove(AUTHORIZATION);
+        let impersonation: Vec<HeaderName> =
+            parts.headers.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned().collect();
+        for name in impersonation {
+            parts.headers.remove(name);
         }
         let answer = self.server.0.nodes.forward(target, Request::from_parts(parts, body)).await?;
         if self.request.subresource == "log" && answer.status().as_u16() >= 300 {
@@ -187,6 +206,9 @@ impl Context {
         if ip.is_empty() {
             return Err(failure::bad_request("address not allowed: the pod has no address yet"));
         }
+        if !is_proxyable(ip) {
+            return Err(failure::bad_request("address not allowed"));
+        }
         let first = pod.pointer("/spec/containers/0/ports/0/containerPort").and_then(Value::as_u64);
         let first = first.and_then(|p| u16::try_from(p).ok());
         Ok(ProxyTarget::Address {
@@ -220,6 +242,9 @@ impl Context {
             let ready =
                 endpoints.iter().find(|e| e.pointer("/conditions/ready") != Some(&Value::Bool(false)));
             if let Some(endpoint) = ready {
+                if !is_proxyable(text(endpoint, "/addresses/0")) {
+                    return Err(failure::bad_request("address not allowed"));
+                }
                 return Ok(ProxyTarget::Address {
                     scheme: scheme.to_string(),
                     host: text(endpoint, "/addresses/0").to_string(),
@@ -243,6 +268,26 @@ mod tests {
         assert_eq!(split_name("web"), ("http", "web", ""));
         assert_eq!(split_name("web:80"), ("http", "web", "80"));
         assert_eq!(split_name("https:web:443"), ("https", "web", "443"));
+    }
+
+    #[test]
+    fn the_api_server_is_not_sent_to_itself() {
+        for address in ["10.1.0.7", "192.168.0.1", "fd00::1"] {
+            assert!(is_proxyable(address), "{address}");
+        }
+        for address in [
+            "127.0.0.1",
+            "::1",
+            "::ffff:127.0.0.1",
+            "169.254.169.254",
+            "fe80::1",
+            "0.0.0.0",
+            "224.0.0.1",
+            "web",
+            "",
+        ] {
+            assert!(!is_proxyable(address), "{address}");
+        }
     }
 
     #[test]
