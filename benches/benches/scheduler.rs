@@ -135,6 +135,12 @@ fn daemon(n: usize) -> PodSpec {
 fn team_anti(n: usize) -> PodSpec {
     PodSpec { anti_affinity: vec![in_teams("green")], ..pod(&format!("init-ns-{}", n % 100), "green") }
 }
+fn team_anti_measured(_: usize) -> PodSpec {
+    PodSpec { namespace: "measure-ns-0".into(), ..team_anti(0) }
+}
+fn team_preferred_anti_measured(_: usize) -> PodSpec {
+    PodSpec { namespace: "measure-ns-0".into(), ..team_preferred_anti(0) }
+}
 fn team_preferred_anti(n: usize) -> PodSpec {
     PodSpec {
         anti_affinity_preferences: weighted(in_teams("green")),
@@ -163,8 +169,8 @@ fn scenarios() -> Vec<Scenario> {
         s("SchedulingPreferredPodAffinity/5000Nodes_5000Pods", 5000, NONE, vec![(5000, preferred)], (5000, preferred), Some(90)),
         s("SchedulingPreferredPodAntiAffinity/5000Nodes_5000Pods", 5000, NONE, vec![(5000, preferred_anti)], (5000, preferred_anti), Some(90)),
         s("MixedSchedulingBasePod/5000Nodes_5000Pods", 5000, ONE, mixed, (5000, basic), Some(140)),
-        s("SchedulingRequiredPodAntiAffinityWithNSSelector/5000Nodes_2000Pods", 6000, NONE, vec![(4000, team_anti)], (2000, team_anti), Some(24)),
-        s("SchedulingPreferredAntiAffinityWithNSSelector/5000Nodes_2000Pods", 5000, NONE, vec![(4000, team_preferred_anti)], (2000, team_preferred_anti), Some(55)),
+        s("SchedulingRequiredPodAntiAffinityWithNSSelector/5000Nodes_2000Pods", 6000, NONE, vec![(4000, team_anti)], (2000, team_anti_measured), Some(24)),
+        s("SchedulingPreferredAntiAffinityWithNSSelector/5000Nodes_2000Pods", 5000, NONE, vec![(4000, team_preferred_anti)], (2000, team_preferred_anti_measured), Some(55)),
         s("Unschedulable/5000Nodes_10000Pods", 5000, NONE, vec![(100, large)], (10_000, basic), Some(590)),
         // Worst cases of our own.
         s("OnlyUnschedulable/5000Nodes_10000Pods", 5000, NONE, vec![], (10_000, large), None),
@@ -198,8 +204,8 @@ fn run(scenario: &Scenario) -> (Duration, usize) {
     for namespace in ["sched-0", "sched-1", "default"] {
         cluster.set_namespace(namespace, BTreeMap::new());
     }
-    for n in 0..100 {
-        cluster.set_namespace(&format!("init-ns-{n}"), BTreeMap::from([("team".into(), "devops".into())]));
+    for namespace in (0..100).map(|n| format!("init-ns-{n}")).chain(["measure-ns-0".into()]) {
+        cluster.set_namespace(&namespace, BTreeMap::from([("team".into(), "devops".into())]));
     }
     for n in 0..scenario.nodes {
         let mut node = Node::new(&format!("node-{n}"), 4000, 32 << 30, 110);

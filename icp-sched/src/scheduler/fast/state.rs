@@ -157,7 +157,7 @@ impl ClassState {
                 }
             }
             let (Change::Node { row } | Change::Pod { row, .. }) = change else { continue };
-            if !rows.contains(row) || rows.len() > 64 {
+            if rows.len() > 8 || !rows.contains(row) {
                 rows.push(*row);
             }
         }
