@@ -26,9 +26,9 @@ async fn list(client: &dyn Client, gvr: &Gvr) -> Vec<Arc<Object>> {
     }
 }
 
-fn pod(name: &str, cpu: &str, priority: i64) -> Value {
+fn pod(name: &str, cpu: &str, class: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"},
-        "spec": {"priority": priority, "containers": [{"name": "c", "image": "i:1", "resources": {"requests": {"cpu": cpu}}}]}})
+        "spec": {"priorityClassName": class, "containers": [{"name": "c", "image": "i:1", "resources": {"requests": {"cpu": cpu}}}]}})
 }
 
 /// Polls until `done` holds, at most 20 s.
@@ -78,7 +78,7 @@ async fn pods_get_nodes_from_the_real_api_server() {
         "allocatable": {"cpu": "2", "memory": "4Gi", "pods": "110"}}}),
     )
     .await;
-    create(&*admin, &resources::PODS, "default", pod("a", "1500m", 0)).await;
+    create(&*admin, &resources::PODS, "default", pod("a", "1500m", "")).await;
     let admin: &dyn Client = &*admin;
     let pods = || list(admin, const { &resources::PODS });
     let find = |pods: Vec<Arc<Object>>, name: &str| pods.into_iter().find(|p| p.metadata.name == name);
@@ -101,7 +101,7 @@ async fn pods_get_nodes_from_the_real_api_server() {
     admin.request(ApiRequest::object(&resources::NODES, "", "w1", op)).await.unwrap();
     until("a is bound", || bound("a")).await;
 
-    create(admin, &resources::PODS, "default", pod("b", "1", 0)).await;
+    create(admin, &resources::PODS, "default", pod("b", "1", "")).await;
     until("b is told that there is no room", || async {
         find(pods().await, "b").is_some_and(|p| {
             condition(&p, "message").starts_with("0/1 nodes are available: 1 Insufficient cpu.")
@@ -111,7 +111,9 @@ async fn pods_get_nodes_from_the_real_api_server() {
     let a = find(pods().await, "a").unwrap();
     assert_eq!(condition(&a, "status"), "True", "{a:?}");
 
-    create(admin, &resources::PODS, "default", pod("c", "1", 100)).await;
+    let high = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "high"}, "value": 100});
+    create(admin, &resources::PRIORITY_CLASSES, "", high).await;
+    create(admin, &resources::PODS, "default", pod("c", "1", "high")).await;
     until("c takes the place of a", || async {
         let gone = find(pods().await, "a").is_none_or(|p| p.is_terminating());
         let c = find(pods().await, "c");

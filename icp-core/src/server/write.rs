@@ -206,7 +206,12 @@ impl Context {
             if sub.is_none() {
                 self.admit(&mut new, Some(&old)).await?;
             }
-            strategy::prepare_update(&info, sub.filter(|s| *s == "status"), &mut new, &old);
+            strategy::prepare_update(
+                &info,
+                sub.filter(|s| matches!(*s, "status" | "binding")),
+                &mut new,
+                &old,
+            );
             codec::set_revision(&mut new, kv.mod_revision);
             let errors = validate::update(&info, sub, &new, &old);
             if !errors.is_empty() {

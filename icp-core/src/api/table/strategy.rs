@@ -79,6 +79,8 @@ pub fn prepare_update(info: &ResourceInfo, subresource: Option<&str>, new: &mut 
                     }
                 }
             }
+            // A binding writes the node and the condition that tells of it, at once.
+            Some("binding") => {}
             _ if info.strategy.status => copy_field(map, old_map, "status"),
             _ => {}
         }
