@@ -267,6 +267,44 @@ fn custom_resources_are_served_as_soon_as_they_are_defined() {
 }
 
 #[test]
+fn a_definition_goes_after_its_objects() {
+    let s = Server::new();
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let definition = json!({"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition",
+        "metadata":{"name":"crontabs.stable.example.com"},
+        "spec":{"group":"stable.example.com","scope":"Namespaced","names":{"plural":"crontabs","kind":"CronTab"},
+        "versions":[{"name":"v1","served":true,"storage":true,"schema":{"openAPIV3Schema":{"type":"object"}}}]}});
+    let path = "/apis/stable.example.com/v1/namespaces/default/crontabs";
+    assert_eq!(s.post(definitions, &definition).0, 201);
+    assert_eq!(s.post(path, &json!({"metadata":{"name":"free"}})).0, 201);
+    assert_eq!(s.post(path, &json!({"metadata":{"name":"held","finalizers":["example.com/x"]}})).0, 201);
+
+    let one = format!("{definitions}/crontabs.stable.example.com");
+    let (code, going) = s.delete(&one, &Value::Null);
+    assert_eq!(code, 200);
+    assert_eq!(going["metadata"]["finalizers"], json!(["customresourcecleanup.apiextensions.k8s.io"]));
+    let (_, still) = s.get(&one);
+    let terminating = |o: &Value| {
+        let conditions = o["status"]["conditions"].as_array().unwrap();
+        conditions.iter().any(|c| c["type"] == "Terminating" && c["status"] == "True")
+    };
+    assert!(terminating(&still), "{still}");
+    assert_eq!(s.get(&format!("{path}/free")).0, 404);
+    let (code, refused) = s.post(path, &json!({"metadata":{"name":"late"}}));
+    assert_eq!((code, refused["reason"].as_str()), (405, Some("MethodNotAllowed")));
+    // The object that is held lets the definition go when it goes.
+    let (code, _) = s.merge(&format!("{path}/held"), &json!({"metadata":{"finalizers":null}}));
+    assert_eq!(code, 200);
+    assert_eq!(s.get(&one).0, 404);
+    assert_eq!(s.get(path).0, 404);
+    // A definition of the same name begins with nothing.
+    assert_eq!(s.post(definitions, &definition).0, 201);
+    assert_eq!(s.get(path).1["items"], json!([]));
+    assert_eq!(s.delete(&one, &Value::Null).0, 200);
+    assert_eq!(s.get(&one).0, 404);
+}
+
+#[test]
 fn dry_runs_write_nothing() {
     let s = Server::new();
     s.get(MAPS);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::plan::{self, DeleteOptions, Deletion};
 use super::store::Commit;
-use super::{Body, codec, failure, options};
+use super::{Body, codec, custom, failure, options};
 use crate::api::{FieldError, Gvk, Status};
 use crate::storage::Revision;
 
@@ -106,8 +106,17 @@ impl Context {
             let Some(kv) = self.server.kv(&key).await? else { return Err(failure::not_found(info, name)) };
             let mut old = codec::decode(&kv.value, kv.mod_revision)?;
             super::version::from_storage(info, &mut old);
+            let is_definition = info.gvr == crate::api::resources::CUSTOM_RESOURCE_DEFINITIONS;
+            if is_definition {
+                custom::hold(&mut old, self.now);
+            }
             match plan::delete(info, &old, options, self.now)? {
-                Deletion::Keep => return Ok(Deleted::Marked(kv.value, kv.mod_revision)),
+                Deletion::Keep => {
+                    if is_definition && !options.dry_run {
+                        self.server.clean(name).await?;
+                    }
+                    return Ok(Deleted::Marked(kv.value, kv.mod_revision));
+                }
                 Deletion::Remove => {
                     if options.dry_run {
                         return Ok(Deleted::Gone(kv.value, kv.mod_revision));
@@ -115,6 +124,9 @@ impl Context {
                     let extra = self.release(&old);
                     let commit = self.server.commit_delete(&key, kv.mod_revision, extra).await?;
                     if let Commit::Done(revision) = commit {
+                        if info.is_custom() {
+                            self.server.settle(info).await?;
+                        }
                         return Ok(Deleted::Gone(kv.value, revision));
                     }
                 }
@@ -129,6 +141,9 @@ impl Context {
                         .commit_update(&key, kv.mod_revision, stored.clone(), super::store::Extra::default())
                         .await?;
                     if let Commit::Done(revision) = commit {
+                        if is_definition {
+                            self.server.clean(name).await?;
+                        }
                         return Ok(Deleted::Marked(stored, revision));
                     }
                 }

@@ -89,6 +89,12 @@ impl Context {
     /// Creates an object.
     pub(super) async fn insert(&mut self, mut object: Value, track: bool) -> Result<Written, Status> {
         let info = self.info.clone();
+        if !info.has_verb("create") {
+            return Err(Status {
+                message: "create not allowed while custom resource definition is terminating".into(),
+                ..failure::method_not_allowed()
+            });
+        }
         plan::identify(&info, self.namespace(), &self.request.name, &mut object)?;
         if !codec::meta_str(&object, "resourceVersion").is_empty() {
             return Err(failure::bad_request("resourceVersion should not be set on objects to be created"));
@@ -234,6 +240,9 @@ impl Context {
                 self.server.commit_update(&key, kv.mod_revision, stored.clone(), extra).await?
             };
             if let Commit::Done(revision) = commit {
+                if ends && info.is_custom() {
+                    self.server.settle(&info).await?;
+                }
                 return Ok(Written { stored, revision, created: false });
             }
         }

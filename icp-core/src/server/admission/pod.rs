@@ -152,21 +152,26 @@ pub(super) fn establish(definition: &mut Value, now: Time) {
         of.and_then(|c| c.get("lastTransitionTime")).and_then(Value::as_str).unwrap_or(&at).to_string()
     };
     let condition = |kind: &str, reason: &str, message: &str| json!({ "type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": since(kind) });
-    let stored: Vec<Value> = array(definition, "/spec/versions")
-        .filter(|v| v.get("storage") == Some(&Value::Bool(true)))
-        .filter_map(|v| v.get("name").cloned())
-        .collect();
+    // A version that was stored once may still be in the store: it stays in the list.
+    let mut stored: Vec<Value> = array(definition, "/status/storedVersions").cloned().collect();
+    let storing =
+        array(definition, "/spec/versions").filter(|v| v.get("storage") == Some(&Value::Bool(true)));
+    for name in storing.filter_map(|v| v.get("name")) {
+        if !stored.contains(name) {
+            stored.push(name.clone());
+        }
+    }
+    let mut conditions = alloc::vec![
+        condition("NamesAccepted", "NoConflicts", "no conflicts found"),
+        condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+    ];
+    let is_new = |c: &&Value| conditions.iter().all(|own| own.get("type") != c.get("type"));
+    let others: Vec<Value> = known.iter().filter(is_new).cloned().collect();
+    conditions.extend(others);
     set_at(
         definition,
         &["status"],
-        json!({
-            "acceptedNames": names,
-            "storedVersions": stored,
-            "conditions": [
-                condition("NamesAccepted", "NoConflicts", "no conflicts found"),
-                condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
-            ],
-        }),
+        json!({ "acceptedNames": names, "storedVersions": stored, "conditions": conditions }),
     );
 }
 
