@@ -118,6 +118,10 @@ pub fn bind(options: &Options) -> Result<std::net::TcpListener, ClusterError> {
 /// In one line, what failed and what to do.
 pub fn run(options: &Options) -> Result<bool, ClusterError> {
     let report = Report::new(options.json);
+    let manifests = read_manifests(options)?;
+    for image in &options.load_image {
+        std::fs::metadata(image).map_err(at(image))?;
+    }
     let listener = bind(options)?;
     let mode = match options.mode {
         Mode::Auto => match crate::lab::probe() {
@@ -130,30 +134,47 @@ pub fn run(options: &Options) -> Result<bool, ClusterError> {
         mode => mode,
     };
     if mode == Mode::Real {
-        return real::run(options, listener, &report);
+        return real::run(options, listener, &manifests, &report);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(DaemonError::io("starting a runtime"))?;
-    let done = runtime.block_on(sim::run(options, listener, &report));
+    let done = runtime.block_on(sim::run(options, listener, &manifests, &report));
     runtime.shutdown_timeout(Duration::from_secs(2));
     done
 }
 
-/// Applies the files of `--apply`.
+/// A file of `--apply`.
+#[derive(Debug)]
+pub struct Manifest {
+    path: PathBuf,
+    documents: Vec<serde_json::Value>,
+}
+
+/// Reads the files of `--apply`, before anything is made.
+fn read_manifests(options: &Options) -> Result<Vec<Manifest>, ClusterError> {
+    let read = |path: &PathBuf| {
+        let text = std::fs::read_to_string(path).map_err(at(path))?;
+        let documents = api::documents(&text).map_err(|e| {
+            let why = e.to_string();
+            ClusterError::Unsupported(format!("{}: {}", path.display(), why.lines().next().unwrap_or("")))
+        })?;
+        Ok(Manifest { path: path.clone(), documents })
+    };
+    options.apply.iter().map(read).collect()
+}
+
+/// Applies manifests.
 ///
 /// # Errors
-/// The first that fails, with its name.
-pub async fn apply_files(options: &Options, api: &Api, report: &Report) -> Result<(), ClusterError> {
-    for path in &options.apply {
-        let text = std::fs::read_to_string(path).map_err(at(path))?;
-        let documents = api::documents(&text)?;
-        let count = documents.len();
+/// The first that fails.
+pub async fn apply_manifests(manifests: &[Manifest], api: &Api, report: &Report) -> Result<(), ClusterError> {
+    for Manifest { path, documents } in manifests {
         for document in documents {
-            api.apply(document, "default").await?;
+            api.apply(document.clone(), "default").await?;
         }
-        report.line("apply", &format!("{count} objects of {}", path.display()));
+        report.line("apply", &format!("{} objects of {}", documents.len(), path.display()));
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use super::api::Api;
 use super::options::{Options, RuntimeKind};
 use super::report::Report;
 use super::sim::{NODE_GRACE_SECS, POD_NETWORK, SERVICE_NETWORK, role_labels, worker};
-use super::{ClusterError, StateDir, apply_files, at, check};
+use super::{ClusterError, Manifest, StateDir, apply_manifests, at, check};
 use crate::daemon::apiserver::{self, Store};
 use crate::daemon::{
     Access, DaemonError, Role, calico_node, controller_manager, dns, etcd, kubelet, proxy, scheduler, vip,
@@ -448,7 +448,12 @@ fn lab_gateway() -> Ipv4Addr {
 ///
 /// # Errors
 /// What kept it from coming up.
-pub fn run(options: &Options, listener: TcpListener, report: &Report) -> Result<bool, ClusterError> {
+pub fn run(
+    options: &Options,
+    listener: TcpListener,
+    manifests: &[Manifest],
+    report: &Report,
+) -> Result<bool, ClusterError> {
     if options.runtime != RuntimeKind::Native {
         return Err(ClusterError::NotYet("--runtime containerd and docker; use --runtime native".into()));
     }
@@ -535,7 +540,7 @@ pub fn run(options: &Options, listener: TcpListener, report: &Report) -> Result<
         report.line("kubeconfig", &options.kubeconfig.display().to_string());
         cluster.publish_dns().await?;
         super::wait_ready(&cluster.api, cluster.workers.len(), report).await?;
-        apply_files(options, &cluster.api, report).await?;
+        apply_manifests(manifests, &cluster.api, report).await?;
         let passed = if options.check {
             check::real::run(&cluster, report).await
         } else {

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use super::api::Api;
 use super::options::Options;
 use super::report::Report;
-use super::{ClusterError, StateDir, apply_files, at, check};
+use super::{ClusterError, Manifest, StateDir, apply_manifests, check};
 use crate::daemon::apiserver::{self, Store};
 use crate::daemon::{Access, DaemonError, controller_manager, scheduler};
 use crate::pki::{PkiDir, PkiPlan, private};
@@ -197,17 +197,21 @@ impl SimCluster {
 ///
 /// # Errors
 /// What kept it from coming up.
-pub async fn run(options: &Options, listener: TcpListener, report: &Report) -> Result<bool, ClusterError> {
+pub async fn run(
+    options: &Options,
+    listener: TcpListener,
+    manifests: &[Manifest],
+    report: &Report,
+) -> Result<bool, ClusterError> {
     report.line(
         "mode",
         &format!("sim: {} masters, {} simulated nodes; no container runs", options.masters, options.nodes),
     );
     for path in &options.load_image {
-        std::fs::metadata(path).map_err(at(path))?;
         report.line("image", &format!("{}: simulated nodes have every image", path.display()));
     }
     let cluster = SimCluster::start(options, listener, report).await?;
-    apply_files(options, &cluster.api, report).await?;
+    apply_manifests(manifests, &cluster.api, report).await?;
     let passed = if options.check {
         check::sim(&cluster, options, report).await
     } else {
