@@ -1,6 +1,12 @@
 //! The node's API on a socket, spoken to byte by byte: what kubectl does not do, or does only when something fails.
 #![cfg(feature = "api")]
-#![expect(clippy::disallowed_methods, reason = "tests own the runtime and its tasks")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests own the runtime and its tasks, and fail by panicking"
+)]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,12 @@
 //! Real kubectl against the API of a node: logs, exec, attach, cp and port-forward, through an API server with TLS,
 //! for a simulated node in the API server's process and for an agent behind a socket.
-#![expect(clippy::disallowed_methods, reason = "tests drive processes of the system")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests drive processes of the system, and fail by panicking"
+)]
 
 mod cluster;
 mod runtime;
