@@ -40,6 +40,7 @@ mod cgroup;
 mod config;
 mod container;
 mod frame;
+mod grpc;
 mod helper;
 mod image;
 mod load;

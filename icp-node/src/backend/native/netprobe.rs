@@ -1,4 +1,4 @@
-//! HTTP and TCP probes from the node, and sockets in a pod's network.
+//! HTTP, TCP and gRPC probes from the node, and sockets in a pod's network.
 
 use alloc::format;
 use alloc::string::String;
@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+use super::grpc;
 use crate::runtime::{HttpGet, ProbeOutcome, RuntimeError};
 
 /// Most of an answer that is read, as the kubelet does (`k8s.io/kubernetes/pkg/probe/http`).
@@ -80,6 +81,40 @@ pub(crate) async fn http(get: &HttpGet, pod: Option<IpAddr>) -> Result<ProbeOutc
             )
         }
     })
+}
+
+/// Asks the gRPC health service at an address.
+pub(crate) async fn grpc_health(to: SocketAddr, service: &str, wait: Duration) -> ProbeOutcome {
+    let fail = |why: &str| outcome(false, format!("service unhealthy (grpc {to}, {service:?}): {why}"));
+    let Some(request) = grpc::request(&format!("{to}"), service) else {
+        return fail("the name of the service is too long");
+    };
+    let ask = async {
+        let mut stream = TcpStream::connect(to).await?;
+        stream.write_all(&request).await?;
+        let (mut answer, mut chunk, mut read) = (grpc::Answer::default(), [0; 4096], 0);
+        while read < BODY_MAX {
+            let n = stream.read(&mut chunk).await?;
+            if n == 0 {
+                break;
+            }
+            read += n;
+            if let Some(verdict) = answer.push(chunk.get(..n).unwrap_or_default()) {
+                return Ok(verdict);
+            }
+            stream.write_all(&core::mem::take(&mut answer.reply)).await?;
+        }
+        Ok(Err("it ended without an answer".into()))
+    };
+    match timeout(wait, ask).await {
+        Ok(Ok(Ok(()))) => outcome(true, "SERVING"),
+        Ok(Ok(Err(why))) => fail(&why),
+        Ok(Err(error)) => {
+            let error: io::Error = error;
+            fail(&format!("{error}"))
+        }
+        Err(_) => fail(&format!("timed out after {} ms", millis(wait))),
+    }
 }
 
 async fn exchange(get: &HttpGet, host: &str) -> io::Result<(u16, Vec<u8>)> {
@@ -186,5 +221,30 @@ mod tests {
         assert!(complete(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"));
         assert!(!complete(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok"));
         assert!(!complete(b"HTTP/1.1 200 OK\r\n\r\nok"));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn health_is_asked_over_a_socket() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        let serve = async {
+            for status in [1, 2] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                // Settings, then headers, a message and the end of the stream.
+                stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+                stream.write_all(&[0, 0, 1, 1, 4, 0, 0, 0, 1, 0x88]).await.unwrap();
+                stream.write_all(&[0, 0, 7, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 2, 8, status]).await.unwrap();
+                let mut all = Vec::new();
+                let _ = stream.read_to_end(&mut all).await;
+            }
+        };
+        let wait = Duration::from_secs(5);
+        let ask = async {
+            assert!(grpc_health(to, "", wait).await.success);
+            let bad = grpc_health(to, "db", wait).await;
+            assert!(!bad.success && bad.message.contains("NOT_SERVING"), "{bad:?}");
+        };
+        tokio::join!(serve, ask);
+        assert!(!grpc_health(SocketAddr::from(([127, 0, 0, 1], 1)), "", wait).await.success);
     }
 }

@@ -132,10 +132,14 @@ impl Pod {
         rustix::fs::openat(CWD, netns_path(record.holder), flags, Mode::empty()).map_err(|_| none())
     }
 
-    /// What the runtime tells of the pod; `None` if there is nothing to tell.
+    /// What the runtime tells of the pod; `None` if there is nothing to tell. Of a pod whose volumes are all that was
+    /// made the name is not known.
     pub(super) fn listing(&self) -> Option<PodListing> {
         let state = lock(&self.state);
-        let record = state.record.as_ref()?;
+        if state.record.is_none() && !self.dir.path().exists() {
+            return None;
+        }
+        let record = state.record.clone().unwrap_or_default();
         Some(PodListing {
             uid: self.uid.clone(),
             namespace: record.namespace.clone(),
@@ -280,7 +284,8 @@ impl Pod {
         if let Some(key) = left.first() {
             return Err(unavailable(format!("container {key} does not end")));
         }
-        let Some(record) = self.record() else { return Ok(()) };
+        // A pod may have volumes and no sandbox yet.
+        let record = self.record().unwrap_or_default();
         let holder = open_process(record.holder);
         if record.attached {
             let netns = holder.as_ref().map(|_| netns_path(record.holder));

@@ -94,6 +94,8 @@ pub(super) struct Inner {
     pub(super) cgroups: Cgroups,
     pub(super) pods: Mutex<BTreeMap<PodUid, Arc<Pod>>>,
     subscribers: Mutex<Vec<mpsc::Sender<RuntimeEvent>>>,
+    /// Locked as long as this runtime lives: two would start everything twice.
+    _lock: File,
 }
 
 /// Runs work that blocks beside the other tasks.
@@ -167,6 +169,19 @@ async fn ask<T: DeserializeOwned>(mut command: Command, errors: &Path) -> Result
     }
 }
 
+/// Takes the lock of a folder; waits a moment for a runtime that is about to go.
+async fn hold(root: &Path) -> io::Result<File> {
+    use rustix::fs::FlockOperation;
+    let file = File::options().create(true).truncate(false).write(true).open(root.join("lock"))?;
+    for _ in 0..40 {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => tokio::time::sleep(Duration::from_millis(50)).await,
+            other => return other.map(|()| file).map_err(Into::into),
+        }
+    }
+    Err(io::Error::other("another runtime uses this folder"))
+}
+
 /// Runs containers on this machine. See the [module](super).
 ///
 /// It is cheap to clone; all clones are the same runtime. Dropping it leaves the containers running.
@@ -199,6 +214,7 @@ impl NativeRuntime {
         std::fs::set_permissions(&pods, private).map_err(folder(&pods))?;
         let mut config = config;
         config.root = std::fs::canonicalize(&config.root).map_err(folder(&config.root))?;
+        let held = hold(&config.root).await.map_err(folder(&config.root))?;
         let probe = config.root.join("probe");
         let images = ImageStore::open(config.root.join("images")).map_err(folder(&config.root))?;
         let mut command = Command::new(&config.helper);
@@ -218,6 +234,7 @@ impl NativeRuntime {
             cgroups,
             pods: Mutex::new(BTreeMap::new()),
             subscribers: Mutex::new(Vec::new()),
+            _lock: held,
         });
         super::load::load(&inner).await;
         Ok(Self { inner })
@@ -416,8 +433,12 @@ impl Runtime for NativeRuntime {
                     ip.ok_or_else(|| RuntimeError::NotFound { what: format!("address of pod {uid}") })?;
                 Ok(Outcome::Probe(netprobe::tcp(SocketAddr::new(ip, port), timeout).await))
             }
-            RuntimeOp::GrpcHealth { .. } => {
-                Err(RuntimeError::Unsupported { what: "gRPC probes (use a tcpSocket or exec probe)".into() })
+            RuntimeOp::GrpcHealth { port, service, timeout } => {
+                let ip = self.inner.pod(uid).and_then(|p| p.ip());
+                let ip =
+                    ip.ok_or_else(|| RuntimeError::NotFound { what: format!("address of pod {uid}") })?;
+                let to = SocketAddr::new(ip, port);
+                Ok(Outcome::Probe(netprobe::grpc_health(to, &service, timeout).await))
             }
             RuntimeOp::Relist => {
                 let pods: Vec<Arc<Pod>> = lock(&self.inner.pods).values().cloned().collect();

@@ -4,13 +4,20 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use icp_node::runtime::{ContainerState, LogOptions, RuntimeEvent};
+use icp_node::backend::native::NativeRuntime;
+use icp_node::runtime::{ContainerState, LogOptions, RuntimeEvent, RuntimeOp, VolumeContent};
 
 use super::{Case, cases};
 use crate::lab::{Lab, Node, script};
 
 pub(crate) fn all() -> Vec<(&'static str, Case)> {
-    cases![containers_outlive_the_agent, shims_that_are_killed, ends_are_told_once]
+    cases![
+        containers_outlive_the_agent,
+        shims_that_are_killed,
+        ends_are_told_once,
+        pods_without_a_sandbox,
+        one_runtime_at_a_time
+    ]
 }
 
 /// The agent that is killed: starts containers and waits.
@@ -122,4 +129,33 @@ async fn ends_are_told_once(lab: Lab) {
     );
     assert!(more.await.is_err(), "an end was told twice");
     node.remove("p").await;
+}
+
+async fn pods_without_a_sandbox(lab: Lab) {
+    let root = lab.fresh();
+    let node = Node::open(&lab, &root).await;
+    let content = VolumeContent::Empty { memory: true, size_limit_bytes: 0, fs_group: None };
+    let write = RuntimeOp::WriteVolume { volume: "v".into(), content: content.into() };
+    node.call("p", write).await.unwrap();
+    drop(node);
+    // The agent died before it made the sandbox: the pod must be found, or nobody would remove it.
+    let node = Node::open(&lab, &root).await;
+    let listed = node.list().await;
+    assert_eq!((listed.len(), listed[0].uid.as_str()), (1, "p"));
+    node.remove("p").await;
+    assert!(node.list().await.is_empty() && !root.join("pods/p").exists());
+    assert!(!std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(&root.display().to_string()));
+}
+
+async fn one_runtime_at_a_time(lab: Lab) {
+    let root = lab.fresh();
+    let node = Node::open(&lab, &root).await;
+    let error = NativeRuntime::new(lab.config(&root)).await.unwrap_err();
+    assert!(error.to_string().contains("another runtime"), "{error}");
+    drop(node);
+    NativeRuntime::new(lab.config(&root)).await.unwrap();
+    let mut config = lab.config(&lab.fresh());
+    config.helper = "/bin/true".into();
+    let error = NativeRuntime::new(config).await.unwrap_err();
+    assert!(error.to_string().contains("helper_main"), "{error}");
 }

@@ -68,7 +68,7 @@ async fn system_calls(lab: Lab) {
 async fn paths_are_sealed(lab: Lab) {
     let node = lab.node().await;
     node.sandbox("p").await;
-    let text = "cat /proc/timer_list /proc/keys | grep -c .; (echo x > /proc/sys/kernel/hostname) 2>&1; mkdir /sys/x 2>&1; \
+    let text = "exec 2>&1; cat /proc/timer_list /proc/keys | grep -c .; (echo x > /proc/sys/kernel/hostname) 2>&1; mkdir /sys/x 2>&1; \
                 (echo x > /proc/sysrq-trigger) 2>&1; mknod /tmp/d c 1 3 && echo > /tmp/d; ls /dev/sda /dev/vda 2>&1; \
                 mount -t tmpfs x /tmp 2>&1; touch /ok && echo can write";
     let (_, log) = node.run("p", "c", script(text)).await;
@@ -77,7 +77,7 @@ async fn paths_are_sealed(lab: Lab) {
     assert!(log.contains("ermission denied") || log.contains("not permitted"), "{log}");
     assert!(log.contains("/dev/vda: No such file"), "{log}");
     assert!(log.ends_with("can write\n"), "{log}");
-    let mut spec = script("touch /x 2>&1; echo y > /dev/null && echo > /dev/shm/s && echo fine");
+    let mut spec = script("exec 2>&1; touch /x; echo y > /dev/null && echo > /dev/shm/s && echo fine");
     spec.security.read_only_root = true;
     let (_, log) = node.run("p", "sealed", spec.clone()).await;
     assert!(log.contains("Read-only file system") && log.ends_with("fine\n"), "{log}");
@@ -92,8 +92,9 @@ async fn paths_are_sealed(lab: Lab) {
 async fn users(lab: Lab) {
     let node = lab.node().await;
     node.sandbox("p").await;
-    let mut spec =
-        script("id -u; id -g; grep CapEff /proc/self/status; echo $HOME; echo > /dev/stderr && echo ok");
+    let mut spec = script(
+        "id -u; id -g; grep CapEff /proc/self/status; echo $HOME; echo > /dev/stderr && sleep 0.1 && echo ok",
+    );
     spec.security.run_as_user = Some(1000);
     let result = node.start("p", "c", spec).await;
     if lab.is_root() {
@@ -144,7 +145,7 @@ async fn memory_limits(lab: Lab) {
     limit(&mut spec);
     let (exit, _) = node.run("p", "hungry", spec).await;
     assert!(exit.oom_killed && exit.code == 137, "{exit:?}");
-    let mut spec = script("for i in $(seq 1 40); do sleep 5 & done 2>&1");
+    let mut spec = script("exec 2>&1; for i in $(seq 1 40); do sleep 5 & done");
     limit(&mut spec);
     let (_, log) = node.run("p", "forks", spec).await;
     assert!(log.contains("can't fork"), "{log}");

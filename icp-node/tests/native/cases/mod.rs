@@ -44,7 +44,8 @@ async fn the_host_image_runs(lab: Lab) {
         node.run("p", "c", host("echo out; ls /home | wc -l; sleep 0.1; echo err >&2; exit 3")).await;
     assert_eq!((exit.code, exit.signal, log.as_str()), (3, None, "out\n0\nerr\n"));
     assert!(exit.finished_at > exit.started_at);
-    let (exit, log) = node.run("p", "c/1", host("touch /usr/x; touch /root/x && ls /root; id -u")).await;
+    let (exit, log) =
+        node.run("p", "c/1", host("exec 2>&1; touch /usr/x; touch /root/x && ls /root; id -u")).await;
     assert_eq!(exit.code, 0);
     assert!(log.contains("Read-only file system") && log.ends_with("x\n0\n"), "{log}");
     node.remove("p").await;

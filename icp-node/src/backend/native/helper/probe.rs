@@ -24,11 +24,7 @@ pub(super) fn run(dir: &Path) -> Result<(), Failure> {
         caps: rustix::thread::capabilities(None).map_or(0, |c| c.permitted.bits()) & ALL_CAPS,
         ..Facts::default()
     };
-    let spaces = UnshareFlags::NEWNS
-        | UnshareFlags::NEWPID
-        | UnshareFlags::NEWNET
-        | UnshareFlags::NEWIPC
-        | UnshareFlags::NEWUTS;
+    let spaces = UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
     if let Err(error) = sys::unshare(spaces) {
         facts.broken = Some(format!(
             "cannot make namespaces ({error}): run as root, or inside of a user namespace as its root"
@@ -65,6 +61,11 @@ fn attempt(dir: &Path, facts: &mut Facts) {
         facts.broken = Some(format!(
             "cannot mount proc, tmpfs and a read-only /usr ({error}); Linux 5.12 or later is needed"
         ));
+        return;
+    }
+    facts.sysfs_host_network = rootfs::fresh("sysfs", &[], STRICT).is_ok();
+    if let Err(error) = sys::unshare(UnshareFlags::NEWNET) {
+        facts.broken = Some(format!("cannot make a network namespace ({error})"));
         return;
     }
     facts.sysfs = rootfs::fresh("sysfs", &[], STRICT).is_ok();

@@ -194,7 +194,11 @@ fn system_mounts(input: &ContainerInput<'_>, steps: &mut Vec<Step>) {
     } else {
         steps.push(fresh("/proc", "proc", &[], strict));
     }
-    if facts.sysfs {
+    let own_view = match input.sandbox.network {
+        Network::Pod => facts.sysfs,
+        Network::Host => facts.sysfs_host_network,
+    };
+    if own_view {
         steps.push(fresh("/sys", "sysfs", &[], sealed));
         if facts.cgroup2 {
             steps.push(fresh("/sys/fs/cgroup", "cgroup2", &[], sealed));

@@ -56,6 +56,8 @@ pub(crate) struct Facts {
     pub overlay: Overlay,
     /// Whether a pod can have its own view of `/sys`; else it sees the node's, read-only.
     pub sysfs: bool,
+    /// The same for a pod in the node's network, whose devices `/sys` shows.
+    pub sysfs_host_network: bool,
     /// Whether POSIX message queues can be mounted.
     pub mqueue: bool,
     /// Whether terminals can belong to group 5 (`tty`).

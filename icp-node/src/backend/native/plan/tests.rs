@@ -20,6 +20,7 @@ fn root_facts() -> Facts {
         setgroups: true,
         overlay: Overlay::Trusted,
         sysfs: true,
+        sysfs_host_network: true,
         mqueue: true,
         tty_group: true,
         cgroup_namespace: true,
@@ -209,6 +210,10 @@ fn what_the_node_cannot_do_is_left_out() {
     assert!(matches!(&plan.rootfs, Rootfs::Copy { from, .. } if from == Path::new("/images/1")));
     let sys = plan.steps.iter().find(|s| s.target == "/sys").unwrap();
     assert!(matches!(&sys.what, What::Bind { recursive: true, .. }) && sys.flags.read_only);
+    let host = SandboxSpec { network: Network::Host, ..SandboxSpec::default() };
+    let plan = plan_in(&plain_facts(), &host, &image(), &ContainerSpec::default()).unwrap();
+    let sys = plan.steps.iter().find(|s| s.target == "/sys").unwrap();
+    assert!(matches!(&sys.what, What::Bind { .. }), "its namespace may belong to somebody else");
     assert!(!plan.steps.iter().any(|s| s.target == "/dev/mqueue") && !plan.cgroup_namespace);
     let overlay = plan_with(&plain_facts(), &image(), &ContainerSpec::default()).unwrap().rootfs;
     assert!(matches!(overlay, Rootfs::Overlay { user: true, .. }));
