@@ -6,4 +6,5 @@ pub mod daemon;
 #[cfg(target_os = "linux")]
 pub mod lab;
 pub mod pki;
+pub mod simulate;
 pub mod tool;

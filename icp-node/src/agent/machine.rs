@@ -58,6 +58,8 @@ pub struct Kubelet {
     ids: RequestIds,
     asked: BTreeMap<RequestId, Asked>,
     pods_informer: Informer,
+    /// The node's own object, to see when others write to its status or delete it.
+    node_informer: Informer,
     services: Option<Informer>,
     references: References,
     recorder: EventRecorder,
@@ -82,6 +84,7 @@ pub struct Kubelet {
     register_at: Option<Time>,
     lease_at: Option<Time>,
     report_at: Option<Time>,
+    reported_at: Time,
     due: Option<Time>,
 }
 
@@ -109,6 +112,7 @@ impl Machine for Kubelet {
     fn wake(&mut self, now: Time, out: &mut Vec<KubeletEffect>) {
         self.start(now, out);
         self.pods_informer.wake(now, out);
+        self.node_informer.wake(now, out);
         if let Some(services) = &mut self.services {
             services.wake(now, out);
         }
@@ -149,6 +153,7 @@ impl Kubelet {
         }
         let name = facts.name.clone();
         let rng = Rng::new(config.seed);
+        let own = ListOptions { field_selector: format!("metadata.name={name}"), ..ListOptions::default() };
         let of_node =
             ListOptions { field_selector: format!("spec.nodeName={name}"), ..ListOptions::default() };
         Self {
@@ -156,6 +161,7 @@ impl Kubelet {
             ids: RequestIds::new(),
             asked: BTreeMap::new(),
             pods_informer: Informer::new(resources::PODS, of_node).with_rng(rng.child("pods")),
+            node_informer: Informer::new(resources::NODES, own).with_rng(rng.child("node")),
             services: config.service_links.then(|| {
                 Informer::new(resources::SERVICES, ListOptions::default()).with_rng(rng.child("services"))
             }),
@@ -181,6 +187,7 @@ impl Kubelet {
             register_at: None,
             lease_at: None,
             report_at: None,
+            reported_at: Time::ZERO,
             due: Some(Time::ZERO),
             config,
         }
@@ -224,6 +231,7 @@ impl Kubelet {
             self.conditions.set(now, condition);
         }
         self.pods_informer.start(now, &mut self.ids, out);
+        self.node_informer.start(now, &mut self.ids, out);
         if let Some(services) = &mut self.services {
             services.start(now, &mut self.ids, out);
         }
@@ -252,6 +260,7 @@ impl Kubelet {
         if is_due(self.report_at) && self.registered && !self.status_asked {
             self.report_at = Some(now + self.config.report_every);
             self.status_asked = true;
+            self.reported_at = now;
             let status = node_status(&self.config, &self.conditions, &self.images, now);
             self.ask(Asked::NodeStatus, write_status(&self.config, status), out);
             if self.images_call.is_none() {
@@ -296,6 +305,7 @@ impl Kubelet {
             at(self.report_at);
         }
         at(self.pods_informer.deadline());
+        at(self.node_informer.deadline());
         at(self.services.as_ref().and_then(Informer::deadline));
         for followed in self.references.followed.values() {
             at(followed.informer.deadline());
@@ -340,6 +350,12 @@ impl Kubelet {
                 self.pod_delta(now, delta, out);
             }
             self.adopt(now, out);
+            return;
+        }
+        if self.node_informer.expects(&event) {
+            for delta in self.node_informer.on(now, &event, out) {
+                self.node_delta(now, &delta);
+            }
             return;
         }
         if let Some(services) = &mut self.services
@@ -480,6 +496,27 @@ impl Kubelet {
         self.register_backoff.reset();
         self.lease_at.get_or_insert(now);
         self.report_at.get_or_insert(now + self.config.report_every);
+    }
+
+    /// Reports anew when the node's object does not say what this agent says: after a silence the node lifecycle
+    /// controller takes it for lost, and somebody may have deleted it (upstream looks every
+    /// `nodeStatusUpdateFrequency`).
+    fn node_delta(&mut self, now: Time, delta: &Delta) {
+        if !self.registered {
+            return;
+        }
+        match delta {
+            Delta::Deleted(_) => {
+                self.registered = false;
+                self.register_at = Some(now);
+            }
+            Delta::Added(node) | Delta::Updated { new: node, .. } => {
+                if !self.conditions.agrees(node) {
+                    let due = now.max(self.reported_at + RETRY);
+                    self.report_at = Some(self.report_at.map_or(due, |at| at.min(due)));
+                }
+            }
+        }
     }
 
     fn pod_delta(&mut self, now: Time, delta: Delta, out: &mut Vec<KubeletEffect>) {

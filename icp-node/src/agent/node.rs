@@ -42,6 +42,18 @@ impl NodeConditions {
         }
     }
 
+    /// Whether the node's object says of each condition what this agent says.
+    pub(super) fn agrees(&self, node: &Object) -> bool {
+        let told = node.at("/status/conditions").and_then(Value::as_array);
+        let told: BTreeMap<&str, &str> = told
+            .into_iter()
+            .flatten()
+            .filter_map(|c| Some((c.get("type")?.as_str()?, c.get("status")?.as_str()?)))
+            .collect();
+        let status = |holds| if holds { "True" } else { "False" };
+        self.0.iter().all(|(c, _)| told.get(&*c.kind) == Some(&status(c.holds)))
+    }
+
     fn to_json(&self, now: Time) -> Value {
         let all = self.0.iter().map(|(c, since)| {
             json!({

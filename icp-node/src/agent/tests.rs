@@ -277,6 +277,26 @@ fn registers_renews_and_reports() {
 }
 
 #[test]
+fn a_node_that_was_given_up_or_deleted_speaks_up() {
+    let mut lab = Lab::new();
+    lab.run(12);
+    let ready = |lab: &Lab| {
+        let node = lab.api.get(&resources::NODES, "", "n1")?;
+        let conditions = node.at("/status/conditions")?.as_array()?.clone();
+        Some(conditions.iter().find(|c| c["type"] == "Ready")?["status"].as_str()?.to_string())
+    };
+    let mut lost = Object::clone(lab.api.get(&resources::NODES, "", "n1").unwrap());
+    lost.rest["status"]["conditions"] = json!([{ "type": "Ready", "status": "Unknown" }]);
+    lab.api.put(&resources::NODES, lost);
+    assert_eq!(ready(&lab).unwrap(), "Unknown");
+    lab.run(3);
+    assert_eq!(ready(&lab).unwrap(), "True");
+    lab.api.remove(&resources::NODES, "", "n1");
+    lab.run(3);
+    assert_eq!(ready(&lab).unwrap(), "True");
+}
+
+#[test]
 fn a_pod_lives_and_dies() {
     let mut lab = Lab::new();
     lab.apply("web", web());

@@ -114,8 +114,16 @@ impl<F: Files> DiskLog<F> {
             return Err(LogError::corrupt(&snapshot_name(seq), 0, "the log behind the snapshot is missing"));
         }
         match tail {
-            Some(Tail { name, offset, capacity, cut }) => {
+            Some(Tail { name, offset, capacity, cut, frame }) => {
                 let mut current = files.open(&name).map_err(|e| LogError::io("open", &name, &e))?;
+                if let Some((at, frame)) = frame {
+                    // If its sync failed, it was read from memory: the system took the pages for clean and forgot to
+                    // write them. Written again it is dirty again, before anything stands behind it.
+                    current
+                        .write_at(at, &frame)
+                        .and_then(|()| current.sync())
+                        .map_err(|e| LogError::io("write the tail of", &name, &e))?;
+                }
                 if cut {
                     // Zeros instead of what was torn, so that it can never be read as a frame behind a later one.
                     let zeros = alloc::vec![0; usize::try_from(capacity - offset).unwrap_or(0)];
@@ -421,6 +429,8 @@ struct Tail {
     capacity: u64,
     /// Whether something torn stands behind it.
     cut: bool,
+    /// Where the last frame begins, and what it is.
+    frame: Option<(u64, Vec<u8>)>,
 }
 
 struct Reader<'a, F> {
@@ -449,7 +459,7 @@ impl<F: Files> Reader<'_, F> {
             return Err(LogError::corrupt(&name, 0, detail));
         }
         self.last_seq = seq - 1;
-        let (mut offset, mut cut) = (HEADER_BYTES, false);
+        let (mut offset, mut cut, mut frame) = (HEADER_BYTES, false, None);
         loop {
             let rest = bytes.get(offset..).unwrap_or_default();
             let corrupt = |detail: &str| LogError::corrupt(&name, offset as u64, detail);
@@ -465,6 +475,7 @@ impl<F: Files> Reader<'_, F> {
                             replay(entry)?;
                         }
                     }
+                    frame = rest.get(..bytes).map(|f| (offset as u64, f));
                     offset += bytes;
                 }
                 Parsed::Unwritten | Parsed::Damaged if !last && rest.iter().any(|b| *b != 0) => {
@@ -484,7 +495,8 @@ impl<F: Files> Reader<'_, F> {
         }
         self.segments.insert(seq, offset as u64);
         let capacity = bytes.len() as u64;
-        Ok(last.then_some(Tail { name, offset: offset as u64, capacity, cut }))
+        let frame = frame.map(|(at, f)| (at, f.to_vec()));
+        Ok(last.then_some(Tail { name, offset: offset as u64, capacity, cut, frame }))
     }
 }
 

@@ -136,6 +136,30 @@ fn a_failed_sync_poisons_for_good() {
 
 /// Space is reserved before it is needed: a full disk is noticed while what is in flight still fits.
 #[test]
+fn what_a_failed_sync_forgot_is_written_again_before_more_stands_behind_it() {
+    let files = SimFiles::new(3);
+    let (mut log, mut store) = open(files.clone()).unwrap();
+    let write = |store: &mut Store, log: &mut DiskLog<SimFiles>, key: &str| {
+        store.txn(Time::ZERO, &put(key, "x".repeat(600))).unwrap();
+        store.publish_all();
+        log.append(&store.take_entries()).unwrap();
+        log.sync()
+    };
+    write(&mut store, &mut log, "a").unwrap();
+    files.set_fault(Some(Fault::Error(files.operations() + 1)));
+    write(&mut store, &mut log, "b").unwrap_err();
+    // Only the process ends: the next one reads what was written, which the disk does not have.
+    drop(log);
+    files.set_fault(None);
+    let (mut log, mut store) = open(files.clone()).unwrap();
+    write(&mut store, &mut log, "c").unwrap();
+    for _ in 0..8 {
+        let (_, after) = open(files.crash()).unwrap();
+        assert_eq!(state(&after), state(&store));
+    }
+}
+
+#[test]
 fn a_full_disk_is_noticed_before_it_hurts() {
     let files = SimFiles::new(1);
     let (mut log, mut store) = open(files.clone()).unwrap();

@@ -107,7 +107,10 @@ impl GarbageCollector {
         for owner in &item.object.metadata.owner_references {
             match self.standing(now, cache, item, owner) {
                 Owner::Solid => {
-                    if let Some(Verified::PresentUntil(until)) = self.verified.get(&owner.uid) {
+                    // What was asked once may be known from a watch since: then there is nothing to ask again.
+                    if let Some(Verified::PresentUntil(until)) = self.verified.get(&owner.uid)
+                        && now < *until
+                    {
                         plan.again(*until);
                     }
                     solid.push(owner.clone());

@@ -460,7 +460,8 @@ impl Manager {
                     slot.streaks.remove(&key);
                     slot.queue.forget(&key);
                     if let Some(due) = plan.again_at {
-                        slot.queue.add_at(key.clone(), due);
+                        // A plan without steps that is due at once would be made for ever.
+                        slot.queue.add_at(key.clone(), due.max(now + RETRY_INITIAL));
                     }
                     slot.queue.done(&key);
                 } else {

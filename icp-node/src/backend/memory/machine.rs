@@ -42,6 +42,8 @@ pub enum MemoryEvent {
     },
     /// The machine restarts: sandboxes and containers are gone, and nobody is told.
     Reboot,
+    /// The agent is gone: the answers that it waits for reach nobody. Containers run on.
+    Disconnect,
 }
 
 #[derive(Clone, Debug)]
@@ -209,6 +211,11 @@ impl MemoryRuntime {
             Some(c) => Ok(c.exit.as_ref().map(|e| e.code)),
             None => Err(RuntimeError::NotFound { what: format!("container {container}") }),
         }
+    }
+
+    /// The pods that have a sandbox, with its addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = (&PodUid, &[IpAddr])> {
+        self.pods.iter().filter_map(|(uid, pod)| Some((uid, pod.sandbox.as_ref()?.1.as_slice())))
     }
 
     fn later(&mut self, at: Time, what: Pending) {
@@ -523,6 +530,7 @@ impl Machine for MemoryRuntime {
                     self.later(now, Pending::Answer(RuntimeEvent::SandboxDied { pod, message }));
                 }
             }
+            MemoryEvent::Disconnect => self.pending.retain(|_, what| matches!(what, Pending::Exit { .. })),
             MemoryEvent::Reboot => {
                 self.pods.clear();
                 self.volumes.clear();

@@ -46,6 +46,10 @@ impl SimNode {
 
     /// The agent starts anew, as after a crash: it knows nothing but its configuration; containers run on.
     pub fn restart_agent(&mut self) {
+        // Answers to the old agent would be taken for answers to the new one, whose calls have the same numbers.
+        self.runtime.on(Time::ZERO, MemoryEvent::Disconnect, &mut self.events);
+        self.events.clear();
+        self.effects.clear();
         self.kubelet = Kubelet::new(self.kubelet.config().clone());
     }
 

@@ -83,6 +83,16 @@ fn an_owner_that_the_server_knows_saves_its_dependents() {
 }
 
 #[test]
+fn an_owner_that_was_asked_for_and_then_seen_is_not_asked_for_again() {
+    let mut gc = Gc::new(vec![(resources::PODS, object("Pod", "p", &[("ReplicaSet", "rs", true)]))]);
+    gc.answer("p", &Ok(Reply::Object(Arc::new(object("ReplicaSet", "rs", &[])))));
+    gc.see(&resources::REPLICA_SETS, Delta::Added(Arc::new(object("ReplicaSet", "rs", &[]))));
+    let later = Time::ZERO + PRESENT_FOR + Duration::from_secs(1);
+    let plan = gc.0.plan(later, &gc.1, &ObjectKey::new("", "p"), &mut Rng::new(0));
+    assert!(plan.is_empty() && plan.again_at.is_none(), "{plan:?}");
+}
+
+#[test]
 fn an_error_proves_nothing_and_an_unknown_kind_neither() {
     let mut gc = Gc::new(vec![(resources::PODS, object("Pod", "p", &[("ReplicaSet", "rs", true)]))]);
     gc.answer("p", &Err(ApiError::Unreachable("lost".into())));
