@@ -38,13 +38,14 @@ struct Arguments {
     state: bool,
 }
 
-const HELP: &str = "enter: next 20   N: next N   /TEXT: next with TEXT   @T: from second T   s: state at the end   q: end";
+const HELP: &str =
+    "enter: next 20   N: next N   /TEXT: next with TEXT   @T: from second T   s: state at the end   q: end";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let saved = std::fs::read_to_string(&arguments.file).map_err(|e| e.to_string()).and_then(|text| {
-        Saved::parse(text).map_err(|e| e.to_string())
-    });
+    let saved = std::fs::read_to_string(&arguments.file)
+        .map_err(|e| e.to_string())
+        .and_then(|text| Saved::parse(text).map_err(|e| e.to_string()));
     let saved = match saved {
         Ok(saved) => saved,
         Err(e) => {

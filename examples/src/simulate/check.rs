@@ -212,12 +212,19 @@ impl Checks {
                 }
                 let counts = matches!(prefix, DEPLOYMENTS | REPLICA_SETS);
                 if counts {
-                    let number = |v: &Value| v.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
-                    let deleted = was.pointer("/metadata/deletionTimestamp") != is.pointer("/metadata/deletionTimestamp");
+                    let number =
+                        |v: &Value| v.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
+                    let deleted = was.pointer("/metadata/deletionTimestamp")
+                        != is.pointer("/metadata/deletionTimestamp");
                     let spec = was.get("spec") != is.get("spec");
                     let right = number(is) - number(was) == i64::from(spec || deleted);
                     self.check("generation counts", right, || {
-                        format!("{}: generation {} after {}, spec changed: {spec}", at(), number(is), number(was))
+                        format!(
+                            "{}: generation {} after {}, spec changed: {spec}",
+                            at(),
+                            number(is),
+                            number(was)
+                        )
                     });
                 }
                 for pointer in ["/spec/selector/matchLabels", "/spec/clusterIP"] {
@@ -229,8 +236,14 @@ impl Checks {
                 }
             }
             (Some(_), None) => {
-                let held = was.pointer("/metadata/finalizers").and_then(Value::as_array).is_some_and(|f| f.len() > 1);
-                let sole = was.pointer("/metadata/finalizers").and_then(Value::as_array).is_some_and(|f| f.len() == 1);
+                let held = was
+                    .pointer("/metadata/finalizers")
+                    .and_then(Value::as_array)
+                    .is_some_and(|f| f.len() > 1);
+                let sole = was
+                    .pointer("/metadata/finalizers")
+                    .and_then(Value::as_array)
+                    .is_some_and(|f| f.len() == 1);
                 // The last finalizer goes with the object, in one write, and only once its deletion was asked for.
                 let asked = was.pointer("/metadata/deletionTimestamp").is_some();
                 let fine = !held && (!sole || asked && self.last_finalizer_may_go(prefix, was));
@@ -324,7 +337,9 @@ impl Checks {
         }
         self.addresses.retain(|_, owner| owner != uid);
         let other = self.addresses.insert(ip.into(), uid.into());
-        self.check("address unique", other.is_none(), || format!("pod {key} has {ip}, as has another live pod"));
+        self.check("address unique", other.is_none(), || {
+            format!("pod {key} has {ip}, as has another live pod")
+        });
     }
 
     fn service(&mut self, change: &Change) {
@@ -333,7 +348,8 @@ impl Checks {
         let Some(value) = &change.new else { return };
         let ip = text(value, "/spec/clusterIP");
         let ports = value.pointer("/spec/ports").and_then(Value::as_array);
-        let ports = ports.into_iter().flatten().filter_map(|p| p.get("nodePort")?.as_u64()).filter(|p| *p > 0);
+        let ports =
+            ports.into_iter().flatten().filter_map(|p| p.get("nodePort")?.as_u64()).filter(|p| *p > 0);
         let mut addresses: Vec<String> = ports.map(|p| format!("port {p}")).collect();
         if !ip.is_empty() && ip != "None" {
             addresses.push(ip.into());
@@ -368,17 +384,24 @@ impl Checks {
                             known.is_some_and(|i| i.revision.to_string() == o.metadata.resource_version)
                         });
                     self.check("list true", same, || {
-                        format!("a list of {prefix} at {revision} has {} objects, the store {stored}", items.len())
+                        format!(
+                            "a list of {prefix} at {revision} has {} objects, the store {stored}",
+                            items.len()
+                        )
                     });
                 }
             }
-            (Operation::Create(_) | Operation::Update(_) | Operation::Patch { .. }, Ok(Reply::Object(object)))
-                if request.subresource.is_none() =>
-            {
+            (
+                Operation::Create(_) | Operation::Update(_) | Operation::Patch { .. },
+                Ok(Reply::Object(object)),
+            ) if request.subresource.is_none() => {
                 let revision: i64 = object.metadata.resource_version.parse().unwrap_or(0);
                 let known = self.truth.head() >= revision && self.truth.digest(revision).is_some();
                 self.check("acknowledged write survives", known, || {
-                    format!("{} was acknowledged at revision {revision}, which the store does not have", object.key())
+                    format!(
+                        "{} was acknowledged at revision {revision}, which the store does not have",
+                        object.key()
+                    )
                 });
             }
             _ => {}
@@ -388,7 +411,8 @@ impl Checks {
     fn opened(&mut self, watch: u64, request: &ApiRequest) {
         let (Some(prefix), Operation::Watch(options)) = (prefix_of(request), &request.op) else { return };
         let namespace = request.namespace.as_deref().unwrap_or("");
-        let filter = Filter::parse(namespace, &options.field_selector).filter(|_| options.label_selector.is_empty());
+        let filter =
+            Filter::parse(namespace, &options.field_selector).filter(|_| options.label_selector.is_empty());
         let from = options.resource_version.as_deref().and_then(|v| v.parse::<i64>().ok()).filter(|v| *v > 0);
         if let (Some(filter), Some(told)) = (filter, from) {
             self.watches.insert(watch, Watch { prefix, filter, told });
@@ -418,11 +442,14 @@ impl Checks {
         self.check("watch in order", revision > told, || {
             format!("a watch of {prefix} told of {key} at {revision} after {told}")
         });
-        let right = next.as_ref().is_some_and(|(at, kind, name)| {
-            *at == revision && *kind == event.kind && *name == key
-        });
+        let right = next
+            .as_ref()
+            .is_some_and(|(at, kind, name)| *at == revision && *kind == event.kind && *name == key);
         self.check("watch complete", right, || {
-            format!("a watch of {prefix} after {told}: {:?} {key} at {revision}, but next is {next:?}", event.kind)
+            format!(
+                "a watch of {prefix} after {told}: {:?} {key} at {revision}, but next is {next:?}",
+                event.kind
+            )
         });
     }
 }
@@ -440,6 +467,7 @@ fn quantity(value: &Value, pointer: &str) -> (i64, i64) {
 
 fn requests(pod: &Value, resource: &str) -> (i64, i64) {
     let containers = pod.pointer("/spec/containers").and_then(Value::as_array);
-    let each = containers.into_iter().flatten().map(|c| quantity(c, &format!("/resources/requests/{resource}")));
+    let each =
+        containers.into_iter().flatten().map(|c| quantity(c, &format!("/resources/requests/{resource}")));
     each.fold((0, 0), |(a, b), (c, d)| (a + c, b + d))
 }

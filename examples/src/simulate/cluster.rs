@@ -117,7 +117,8 @@ impl Sim {
         let store = world.add("store", HostDisk::Files(SimFiles::new(rng.child("disk").next_u64())));
         let masters: Vec<HostId> =
             (0..options.masters).map(|i| world.add(&format!("m{i}"), HostDisk::None)).collect();
-        let nodes: Vec<HostId> = (0..options.nodes).map(|i| world.add(&format!("n{i}"), HostDisk::None)).collect();
+        let nodes: Vec<HostId> =
+            (0..options.nodes).map(|i| world.add(&format!("n{i}"), HostDisk::None)).collect();
         let user = world.add("user", HostDisk::None);
         world.links.usual = swarm.links;
         let heal_at = start + options.time.saturating_sub(CONVERGE).max(options.time / 2);
@@ -366,8 +367,15 @@ impl Sim {
             Fault::SandboxLoss => {
                 let i = self.up(&self.nodes.clone())?;
                 let host = *self.nodes.get(i)?;
-                let pods: Vec<_> =
-                    self.world.host(host)?.node()?.node().runtime().addresses().map(|(uid, _)| uid.clone()).collect();
+                let pods: Vec<_> = self
+                    .world
+                    .host(host)?
+                    .node()?
+                    .node()
+                    .runtime()
+                    .addresses()
+                    .map(|(uid, _)| uid.clone())
+                    .collect();
                 let pod = pods.get(usize::try_from(self.rng.below(pods.len() as u64)).ok()?)?.clone();
                 self.world.with(host, |h, now, out| {
                     if let Host::Node(node) = h {
@@ -394,7 +402,9 @@ impl Sim {
             }
             Fault::LinkCut => {
                 let all: Vec<HostId> = self.world.ids().collect();
-                let pick = |rng: &mut Rng| all.get(usize::try_from(rng.below(all.len() as u64)).unwrap_or(0)).copied();
+                let pick = |rng: &mut Rng| {
+                    all.get(usize::try_from(rng.below(all.len() as u64)).unwrap_or(0)).copied()
+                };
                 let (a, b) = (pick(&mut self.rng)?, pick(&mut self.rng)?);
                 self.cut(vec![(a, b), (b, a)]);
             }
@@ -502,7 +512,9 @@ impl Sim {
                     if self.world.now() >= end {
                         break;
                     }
-                    while let Some(first) = self.agenda.first_entry().filter(|e| e.key().0 <= self.world.now()) {
+                    while let Some(first) =
+                        self.agenda.first_entry().filter(|e| e.key().0 <= self.world.now())
+                    {
                         let act = first.remove();
                         self.act(act);
                     }
@@ -516,7 +528,11 @@ impl Sim {
         let converged = self.converged.is_some();
         let why = converge::missing(&self.world, &self.checks, &self.masters, &self.nodes);
         self.checks.check("converges", converged, || {
-            format!("{} s after the healing: {}", CONVERGE.as_secs(), why.map_or("it came too late".into(), |v| v.1))
+            format!(
+                "{} s after the healing: {}",
+                CONVERGE.as_secs(),
+                why.map_or("it came too late".into(), |v| v.1)
+            )
         });
     }
 
@@ -542,10 +558,12 @@ impl Sim {
     fn look(&mut self) {
         self.sandboxes();
         let pending = self.world.pending();
-        self.checks.check("queues bounded", pending < 200_000, || format!("{pending} events are on their way"));
+        self.checks
+            .check("queues bounded", pending < 200_000, || format!("{pending} events are on their way"));
         for host in &self.masters {
             let tasks = self.world.host(*host).and_then(Host::master).map_or(0, MasterHost::tasks);
-            self.checks.check("queues bounded", tasks < 10_000, || format!("{tasks} requests in one API server"));
+            self.checks
+                .check("queues bounded", tasks < 10_000, || format!("{tasks} requests in one API server"));
         }
         if !self.healed {
             return;
@@ -569,7 +587,11 @@ impl Sim {
                 let writes = self.checks.take_writes();
                 if now.since(since) > settled && now.since(since) <= settled + REST {
                     self.checks.check("comes to rest", writes.is_empty(), || {
-                        format!("written {} s after all was well: {}", now.since(since).as_secs(), writes.join(", "))
+                        format!(
+                            "written {} s after all was well: {}",
+                            now.since(since).as_secs(),
+                            writes.join(", ")
+                        )
                     });
                 }
             }
@@ -636,11 +658,21 @@ impl Sim {
         text.push_str(self.world.trace().text());
         text.push_str("# state at the end\n");
         for host in self.world.ids() {
-            let _ = writeln!(text, "= {} {}", self.world.name(host), converge::describe(self.world.host(host), self.world.local(host)));
+            let _ = writeln!(
+                text,
+                "= {} {}",
+                self.world.name(host),
+                converge::describe(self.world.host(host), self.world.local(host))
+            );
         }
         for (prefix, shown) in converge::SHOWN {
             for (key, item) in self.checks.truth().items(prefix) {
-                let _ = writeln!(text, "= {shown} {key} at {} {}", item.revision, converge::summary(prefix, &item.value));
+                let _ = writeln!(
+                    text,
+                    "= {shown} {key} at {} {}",
+                    item.revision,
+                    converge::summary(prefix, &item.value)
+                );
             }
         }
         text

@@ -81,9 +81,12 @@ fn objects(checks: &Checks) -> Option<(&'static str, String)> {
             number(v, "/status/readyReplicas"),
             number(v, "/status/availableReplicas"),
         ];
-        if have.iter().any(|h| *h != want) || number(v, "/status/observedGeneration") < number(v, "/metadata/generation")
+        if have.iter().any(|h| *h != want)
+            || number(v, "/status/observedGeneration") < number(v, "/metadata/generation")
         {
-            return wrong(format!("deployment {key} wants {want}, has (all, updated, ready, available) {have:?}"));
+            return wrong(format!(
+                "deployment {key} wants {want}, has (all, updated, ready, available) {have:?}"
+            ));
         }
     }
     for (key, item) in truth.items(REPLICA_SETS) {
@@ -110,7 +113,9 @@ fn owned_by(value: &Value, uid: &str) -> bool {
 fn endpoints(checks: &Checks) -> Option<(&'static str, String)> {
     let truth = checks.truth();
     for (key, item) in truth.items(SERVICES) {
-        let Some(selector) = item.value.pointer("/spec/selector").and_then(Value::as_object) else { continue };
+        let Some(selector) = item.value.pointer("/spec/selector").and_then(Value::as_object) else {
+            continue;
+        };
         let (namespace, name) = key.split_once('/')?;
         let mut want: Vec<&str> = truth
             .items(PODS)
@@ -143,8 +148,11 @@ fn endpoints(checks: &Checks) -> Option<(&'static str, String)> {
 fn orphans(checks: &Checks) -> Option<(&'static str, String)> {
     let truth = checks.truth();
     let owners = [DEPLOYMENTS, REPLICA_SETS, SERVICES, NODES, PODS];
-    let live: std::collections::BTreeSet<&str> =
-        owners.into_iter().flat_map(|p| truth.items(p)).map(|(_, i)| text(&i.value, "/metadata/uid")).collect();
+    let live: std::collections::BTreeSet<&str> = owners
+        .into_iter()
+        .flat_map(|p| truth.items(p))
+        .map(|(_, i)| text(&i.value, "/metadata/uid"))
+        .collect();
     for prefix in [REPLICA_SETS, PODS, "/registry/discovery.k8s.io/endpointslices/"] {
         for (key, item) in truth.items(prefix) {
             let of = item.value.pointer("/metadata/ownerReferences").and_then(Value::as_array);
@@ -197,7 +205,10 @@ fn caches(
             let stored: BTreeMap<String, String> =
                 checks.truth().items(prefix).map(|(k, i)| (k.clone(), i.revision.to_string())).collect();
             if cached != stored {
-                return Some(("converges", format!("the manager's {} differ from the store's", gvr.resource)));
+                return Some((
+                    "converges",
+                    format!("the manager's {} differ from the store's", gvr.resource),
+                ));
             }
         }
     }

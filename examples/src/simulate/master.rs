@@ -11,9 +11,7 @@ use icp_core::base::{Duration, Machine, Rng, Time};
 use icp_core::client::LeaderElectorConfig;
 use icp_core::controllers::{Effect as ManagerEffect, Event as ManagerEvent, Manager, ManagerConfig};
 use icp_core::server::{ApiServer, Options};
-use icp_core::sim::{
-    Executor, HostId, Output, RemoteStorage, SimClock, StoreOrder, StreamId, TaskId,
-};
+use icp_core::sim::{Executor, HostId, Output, RemoteStorage, SimClock, StoreOrder, StreamId, TaskId};
 use icp_net::vip::{DeadTime, VipConfig, VipEffect, VipEvent, VipMachine, VipState};
 
 use super::message::{Component, Payload, Seen, Stamp};
@@ -222,7 +220,12 @@ impl MasterHost {
                 let mut cx = Cx { out, seen: &mut self.seen, streams: &mut self.streams };
                 let mine = self.manager_port.on_stream(stream, &payload, end, &mut cx)
                     || self.scheduler_port.on_stream(stream, &payload, end, &mut cx);
-                debug_assert!(mine || matches!(payload, Payload::Chunk(_) | Payload::Response { .. } | Payload::Refused));
+                debug_assert!(
+                    mine || matches!(
+                        payload,
+                        Payload::Chunk(_) | Payload::Response { .. } | Payload::Refused
+                    )
+                );
             }
         }
         self.pump(now, out);
@@ -328,12 +331,18 @@ impl MasterHost {
             if let StoreOrder::Call { id, .. } = &order {
                 self.store_due.insert(*id, now + STORE_TIMEOUT);
             }
-            out.push(Output::Stream { stream, to: self.config.store, payload: Payload::Order(order), end: false });
+            out.push(Output::Stream {
+                stream,
+                to: self.config.store,
+                payload: Payload::Order(order),
+                end: false,
+            });
         }
     }
 
     fn tell_components(&mut self, now: Time, out: &mut Vec<Output<Payload>>) -> bool {
-        let (for_manager, for_scheduler) = (self.manager_port.take_events(), self.scheduler_port.take_events());
+        let (for_manager, for_scheduler) =
+            (self.manager_port.take_events(), self.scheduler_port.take_events());
         let told = !for_manager.is_empty() || !for_scheduler.is_empty();
         for event in for_manager {
             self.manage(now, Some(ManagerEvent::Client(event)), out);
@@ -452,7 +461,8 @@ impl MasterHost {
         if self.health_at <= now {
             self.look_at_health(now, out);
         }
-        let late: Vec<u64> = self.store_due.iter().filter(|(_, due)| **due <= now).map(|(id, _)| *id).collect();
+        let late: Vec<u64> =
+            self.store_due.iter().filter(|(_, due)| **due <= now).map(|(id, _)| *id).collect();
         for id in late {
             self.store_due.remove(&id);
             self.remote.fail_call(id, "no answer in time");
@@ -484,7 +494,8 @@ impl MasterHost {
         use icp_core::api::resources::DEPLOYMENTS;
         use icp_core::client::{ApiRequest, ClientEffect, ListOptions, ObjectKey, Operation, PatchKind};
         let _ = ListOptions::default();
-        let Some(first) = self.manager.cache().store(&DEPLOYMENTS).iter().next().map(|d| ObjectKey::of(d)) else {
+        let Some(first) = self.manager.cache().store(&DEPLOYMENTS).iter().next().map(|d| ObjectKey::of(d))
+        else {
             return;
         };
         let op = Operation::Patch {

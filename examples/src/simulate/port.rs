@@ -84,7 +84,9 @@ impl Port {
             watches: BTreeMap::new(),
             timers: TimingWheel::new(),
             events: Vec::new(),
-            next_watch: (u64::from(host.0) << 48) | (u64::from(life & 0xffff) << 32) | ((component as u64) << 28),
+            next_watch: (u64::from(host.0) << 48)
+                | (u64::from(life & 0xffff) << 32)
+                | ((component as u64) << 28),
             held: BTreeMap::new(),
             waiting: Vec::new(),
         }
@@ -138,7 +140,9 @@ impl Port {
     fn refuse(&mut self, effect: ClientEffect, why: &str) {
         let error = ApiError::Unreachable(why.into());
         match effect {
-            ClientEffect::Request { id, .. } => self.events.push(ClientEvent::Reply { id, result: Err(error) }),
+            ClientEffect::Request { id, .. } => {
+                self.events.push(ClientEvent::Reply { id, result: Err(error) })
+            }
             ClientEffect::Watch { id, .. } => {
                 self.events.push(ClientEvent::WatchClosed { id, error: Some(error) });
             }

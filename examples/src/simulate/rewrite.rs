@@ -12,11 +12,12 @@ pub fn txn(mutant: Mutant, mut txn: Txn, store: &Store) -> Txn {
     match mutant {
         Mutant::BlindWrite => {
             let deletes = txn.success.iter().any(|op| matches!(op, Op::DeleteRange(_)));
-            let pods = txn.success.iter().any(|op| matches!(op, Op::Put(p) if p.key.starts_with(b"/registry/apps/deployments/")));
+            let pods = txn
+                .success
+                .iter()
+                .any(|op| matches!(op, Op::Put(p) if p.key.starts_with(b"/registry/apps/deployments/")));
             if pods && !deletes {
-                txn.compare.retain(|c| {
-                    matches!(c.target, icp_core::storage::CompareTarget::ModRevision(0))
-                });
+                txn.compare.retain(|c| matches!(c.target, icp_core::storage::CompareTarget::ModRevision(0)));
             }
         }
         Mutant::DyingNamespace => {
@@ -42,7 +43,9 @@ fn rewrite(mutant: Mutant, op: &mut Op, store: &Store) {
             let bound = old.as_ref().map(|o| text(o, "/spec/nodeName")).unwrap_or_default();
             !bound.is_empty() && set(&mut new, "/spec", "nodeName", json!("elsewhere"))
         }
-        (Mutant::SameUid, "Pod") => set(&mut new, "/metadata", "uid", json!("00000000-0000-4000-8000-000000000000")),
+        (Mutant::SameUid, "Pod") => {
+            set(&mut new, "/metadata", "uid", json!("00000000-0000-4000-8000-000000000000"))
+        }
         (Mutant::SameClusterIp, "Service") => {
             text(&new, "/spec/clusterIP") != "None"
                 && text(&new, "/metadata/namespace") != "default"
@@ -63,7 +66,9 @@ fn rewrite(mutant: Mutant, op: &mut Op, store: &Store) {
             _ => false,
         },
         (Mutant::Unfinalize, _) => {
-            let held = |v: &Value| v.pointer("/metadata/finalizers").and_then(Value::as_array).is_some_and(|f| !f.is_empty());
+            let held = |v: &Value| {
+                v.pointer("/metadata/finalizers").and_then(Value::as_array).is_some_and(|f| !f.is_empty())
+            };
             if old.as_ref().is_some_and(|o| held(o) && o.pointer("/metadata/deletionTimestamp").is_some()) {
                 let range = KeyRange::key(put.key.clone());
                 *op = Op::DeleteRange(DeleteRangeRequest { range, prev_kv: false });

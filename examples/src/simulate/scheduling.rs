@@ -4,7 +4,9 @@ use icp_core::base::Rng;
 use icp_core::client::LeaderElectorConfig;
 use icp_sched::machine::SchedulerConfig;
 
-pub use icp_sched::machine::{Effect as SchedulerEffect, Event as SchedulerEvent, SchedulerMachine as Scheduler};
+pub use icp_sched::machine::{
+    Effect as SchedulerEffect, Event as SchedulerEvent, SchedulerMachine as Scheduler,
+};
 
 /// A scheduler that seeks leadership as `election` says.
 #[must_use]

@@ -4,15 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use icp_core::base::{Duration, Machine, Rng, Time};
-use icp_core::sim::{
-    Disk, HostId, Output, StoreAnswer, StoreCall, StoreNews, StoreOrder, StreamId,
-};
+use icp_core::sim::{Disk, HostId, Output, StoreAnswer, StoreCall, StoreNews, StoreOrder, StreamId};
 use icp_core::storage::{Op, StorageError, Txn};
+use icp_store::Store;
 use icp_store::log::{DiskLog, Log as _, LogError, LogOptions, SimFiles};
 use icp_store::mvcc::Commit;
 use icp_store::store::{Answer, Config, Effect, Entry, Event, Request};
 use icp_store::watch::{Polled, WatchId};
-use icp_store::Store;
 
 use super::message::{Payload, Seen, Stamp};
 use super::mutant::Mutant;
@@ -426,6 +424,11 @@ impl StoreHost {
     }
 }
 
-fn answer(stream: StreamId, to: HostId, id: u64, answer: Result<StoreAnswer, StorageError>) -> Output<Payload> {
+fn answer(
+    stream: StreamId,
+    to: HostId,
+    id: u64,
+    answer: Result<StoreAnswer, StorageError>,
+) -> Output<Payload> {
     Output::Stream { stream, to, payload: Payload::News(StoreNews::Answer { id, answer }), end: false }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use icp_core::api::{Object, reason, resources};
 use icp_core::base::{Duration, Rng, Time};
 use icp_core::client::{
-    ApiError, ApiRequest, ClientEffect, ClientEvent, DeleteOptions, ListOptions, Operation, PatchKind, Propagation,
-    Reply, RequestId,
+    ApiError, ApiRequest, ClientEffect, ClientEvent, DeleteOptions, ListOptions, Operation, PatchKind,
+    Propagation, Reply, RequestId,
 };
 use icp_core::sim::{HostId, Output, StreamId};
 use serde_json::{Value, json};
@@ -67,7 +67,14 @@ pub struct UserHost {
 impl UserHost {
     /// A user who begins at `now`.
     #[must_use]
-    pub fn new(host: HostId, life: u32, masters: Vec<HostId>, config: UserConfig, now: Time, rng: &Rng) -> Self {
+    pub fn new(
+        host: HostId,
+        life: u32,
+        masters: Vec<HostId>,
+        config: UserConfig,
+        now: Time,
+        rng: &Rng,
+    ) -> Self {
         Self {
             port: Port::new(Component::User, host, life, TIMEOUT, config.mutant, rng.child("port")),
             streams: Streams::new(host, life),
@@ -193,9 +200,7 @@ impl UserHost {
     fn deployment(&mut self, ns: &str, name: &str) -> Value {
         let replicas = 1 + self.rng.below(self.config.replicas_max);
         let (cpu, memory) = (100 + 50 * self.rng.below(5), 64 << self.rng.below(3));
-        let away = |key: &str| {
-            json!({ "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 15 })
-        };
+        let away = |key: &str| json!({ "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 15 });
         json!({
             "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": name, "namespace": ns },
             "spec": {
@@ -225,14 +230,18 @@ impl UserHost {
             (Some(Step::Made(ns, name)), Ok(_)) => self.deployments.push((ns, name)),
             (Some(Step::Made(ns, name)), Err(ApiError::Unreachable(_))) => self.deployments.push((ns, name)),
             (Some(Step::ReadForStale(ns, name)), Ok(Reply::Object(read))) => {
-                let body = json!({ "metadata": { "annotations": { "touched": now.as_micros().to_string() } } });
+                let body =
+                    json!({ "metadata": { "annotations": { "touched": now.as_micros().to_string() } } });
                 let op = Operation::Patch { kind: PatchKind::Merge, body, field_manager: None, force: false };
                 let request = ApiRequest::object(&resources::DEPLOYMENTS, &ns, &name, op);
                 self.ask(now, request, Step::ChangeForStale(ns, name, read), out);
             }
             (Some(Step::ChangeForStale(ns, name, read)), Ok(Reply::Object(changed))) => {
                 if changed.metadata.resource_version == read.metadata.resource_version {
-                    let what = format!("{ns}/{name} is at {} before and after a change", read.metadata.resource_version);
+                    let what = format!(
+                        "{ns}/{name} is at {} before and after a change",
+                        read.metadata.resource_version
+                    );
                     self.seen.push(Seen::Wrong("stale write refused", what));
                 }
                 let op = Operation::Update(read);
@@ -308,7 +317,8 @@ impl UserHost {
         }
         if self.act_at <= now && now < self.config.until {
             let every = u64::try_from(self.config.every.as_micros()).unwrap_or(u64::MAX);
-            self.act_at = now + Duration::from_micros(every / 10 + self.rng.below(every.saturating_mul(9) / 5));
+            self.act_at =
+                now + Duration::from_micros(every / 10 + self.rng.below(every.saturating_mul(9) / 5));
             self.act(now, out);
         }
         self.settle(now, out);

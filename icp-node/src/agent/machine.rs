@@ -581,6 +581,16 @@ impl Kubelet {
             if old.spec.ephemeral_containers.len() != pod.spec.ephemeral_containers.len() {
                 self.follow(now, &pod, out);
             }
+            if let Some(entry) = self.pods.get_mut(&uid) {
+                let report = &mut entry.report;
+                let quiet = !report.dirty && report.asked.is_none() && report.retry_at.is_none();
+                if quiet && report.sent != 0 && !agrees(object, &entry.machine.status(&self.facts.ips)) {
+                    // Somebody else wrote to its status, as the node lifecycle controller does when a node is silent.
+                    report.sent = 0;
+                    report.dirty = true;
+                    self.dirty.insert(uid.clone());
+                }
+            }
             self.queue.push_back((uid.clone(), PodEvent::Update(pod)));
             if downward {
                 self.settle(now, out);
@@ -1020,4 +1030,14 @@ fn pull_policy(policy: &str, image: &str) -> PullPolicy {
             if latest { PullPolicy::Always } else { PullPolicy::IfNotPresent }
         }
     }
+}
+
+/// Whether the object says of the pod's readiness what the agent says.
+fn agrees(object: &Object, status: &Value) -> bool {
+    let ready = |conditions: Option<&Value>| {
+        let conditions = conditions.and_then(Value::as_array)?;
+        let ready = conditions.iter().find(|c| c.get("type").and_then(Value::as_str) == Some("Ready"))?;
+        ready.get("status").and_then(Value::as_str).map(String::from)
+    };
+    ready(object.at("/status/conditions")) == ready(status.get("conditions"))
 }

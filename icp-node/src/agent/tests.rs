@@ -297,6 +297,28 @@ fn a_node_that_was_given_up_or_deleted_speaks_up() {
 }
 
 #[test]
+fn a_pod_that_was_called_not_ready_is_called_ready_again() {
+    let mut lab = Lab::new();
+    lab.apply("web", web());
+    lab.run(5);
+    let ready = |lab: &Lab| {
+        let conditions = lab.status("web")["conditions"].as_array().unwrap().clone();
+        conditions.iter().find(|c| c["type"] == "Ready").unwrap()["status"].as_str().unwrap().to_string()
+    };
+    assert_eq!(ready(&lab), "True");
+    let mut pod = Object::clone(lab.api.get(&resources::PODS, "default", "web").unwrap());
+    for c in pod.rest["status"]["conditions"].as_array_mut().unwrap() {
+        if c["type"] == "Ready" {
+            c["status"] = json!("False");
+        }
+    }
+    lab.api.put(&resources::PODS, pod);
+    assert_eq!(ready(&lab), "False");
+    lab.run(3);
+    assert_eq!(ready(&lab), "True");
+}
+
+#[test]
 fn a_pod_lives_and_dies() {
     let mut lab = Lab::new();
     lab.apply("web", web());
