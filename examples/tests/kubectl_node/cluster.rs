@@ -17,13 +17,12 @@ use icp_core::shell::{SystemClock, SystemEntropy, listener, tls};
 use icp_node::agent::{Kubelet, KubeletConfig};
 use icp_node::api::{Guard, NodeApi};
 use icp_node::backend::memory::{Fleet, MemoryRuntime, SimNode, SimRules};
-use icp_node::shell::{Agent, SimNodes, SimRuntime};
+use icp_node::runtime::Runtime;
+use icp_node::shell::{Agent, SimNodes};
 use icp_store::Memory;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-
-use super::runtime::TestRuntime;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// How long anything may take.
@@ -48,18 +47,10 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     found
 }
 
-/// How the node is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// A fleet in the process of the API server.
-    InProcess,
-    /// An agent behind a socket, with certificates on both sides.
-    Network,
-}
-
 /// The cluster of one test. It ends, with its files, when it is dropped.
 pub(crate) struct Cluster {
     kubectl: PathBuf,
+    image: &'static str,
     pub(crate) dir: PathBuf,
     stop: watch::Sender<bool>,
     _tokio: tokio::runtime::Runtime,
@@ -76,20 +67,40 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn machine() -> MemoryRuntime {
+/// A simulated runtime.
+pub(crate) fn machine() -> MemoryRuntime {
     MemoryRuntime::new(SimRules::default(), "10.1.0.0/24".parse().unwrap())
 }
 
 impl Cluster {
-    /// Starts one; `None` if there is no kubectl.
-    pub(crate) fn start(way: Way) -> Option<Self> {
+    /// A cluster whose node is simulated in the process of the API server; `None` if there is no kubectl.
+    pub(crate) fn in_process() -> Option<Self> {
+        Self::start("busybox", async |_| None)
+    }
+
+    /// A cluster whose node is an agent over a runtime, behind a socket with certificates on both sides. The runtime
+    /// may keep files in the folder that it is given. All pods have this image.
+    pub(crate) fn over(
+        image: &'static str,
+        runtime: impl AsyncFnOnce(PathBuf) -> Arc<dyn Runtime>,
+    ) -> Option<Self> {
+        Self::start(image, async |dir| Some(runtime(dir).await))
+    }
+
+    fn start(
+        image: &'static str,
+        runtime: impl AsyncFnOnce(PathBuf) -> Option<Arc<dyn Runtime>>,
+    ) -> Option<Self> {
         let kubectl = kubectl()?;
-        let runtime =
+        let tokio =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let dir = temp_dir();
         let (stop, stopped) = watch::channel(false);
-        runtime.block_on(serve(way, &dir, stopped));
-        let cluster = Self { kubectl, dir, stop, _tokio: runtime };
+        tokio.block_on(async {
+            let runtime = runtime(dir.clone()).await;
+            serve(runtime, &dir, stopped).await;
+        });
+        let cluster = Self { kubectl, image, dir, stop, _tokio: tokio };
         cluster.wait("the node", || {
             let node = cluster.run(&["get", "node", "n1", "-o", "name"]);
             node.status.success().then_some(())
@@ -139,7 +150,8 @@ impl Cluster {
                 "nodeName": "n1", "restartPolicy": restart, "terminationGracePeriodSeconds": 1,
                 // No controller makes the config map that the token's volume needs.
                 "automountServiceAccountToken": false,
-                "containers": [{ "name": "main", "image": "busybox", "command": command,
+                "containers": [{ "name": "main", "image": self.image, "command": command,
+                                 "imagePullPolicy": "IfNotPresent",
                                  "env": [{ "name": "GREETING", "value": "hello" }] }],
             },
         });
@@ -216,7 +228,7 @@ fn read(from: &mut impl std::io::Read) -> Vec<u8> {
     all
 }
 
-async fn serve(way: Way, dir: &std::path::Path, stop: watch::Receiver<bool>) {
+async fn serve(runtime: Option<Arc<dyn Runtime>>, dir: &std::path::Path, stop: watch::Receiver<bool>) {
     let now = SystemClock.now();
     let ca = Authority::generate("icp-ca", now).unwrap();
     let serving = ca.serving("kube-apiserver", &["127.0.0.1"], now).unwrap();
@@ -227,9 +239,9 @@ async fn serve(way: Way, dir: &std::path::Path, stop: watch::Receiver<bool>) {
     std::fs::write(dir.join("admin.conf"), config).unwrap();
 
     let sim = SimNodes::new();
-    let nodes: Arc<dyn NodeProxy> = match way {
-        Way::InProcess => Arc::new(sim.clone()),
-        Way::Network => {
+    let nodes: Arc<dyn NodeProxy> = match &runtime {
+        None => Arc::new(sim.clone()),
+        Some(_) => {
             let identity = ca.client("kube-apiserver-kubelet-client", &[], now).unwrap();
             let tls = tls::client(ca.certificate_pem(), Some(&identity), &["http/1.1"]).unwrap();
             Arc::new(HttpNodeProxy::new(NodeProxyConfig::new(Some(tls))))
@@ -249,15 +261,14 @@ async fn serve(way: Way, dir: &std::path::Path, stop: watch::Receiver<bool>) {
 
     let client = Arc::new(InProcessClient::new(server));
     let mut config = KubeletConfig::new("n1", LOOPBACK);
-    match way {
-        Way::InProcess => {
+    match runtime {
+        None => {
             let fleet = Fleet::new([SimNode::new(Kubelet::new(config), machine())]);
             tokio::spawn(async move { sim.run(fleet, client, stop).await });
         }
-        Way::Network => {
+        Some(runtime) => {
             let socket = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
             config.api_port = socket.local_addr().unwrap().port();
-            let runtime = Arc::new(TestRuntime(SimRuntime::new(machine())));
             let agent = Agent::new(Kubelet::new(config), runtime.clone(), client, stop.clone());
             let guard = Guard::new(NodeApi::new(Arc::new(agent.handle()), runtime));
             tokio::spawn(agent.run());

@@ -14,7 +14,29 @@ mod runtime;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Command, Stdio};
 
-use cluster::{Cluster, LIMIT, Way, find, finish};
+use std::sync::Arc;
+
+use cluster::{Cluster, LIMIT, find, finish, machine};
+use icp_node::shell::SimRuntime;
+use runtime::TestRuntime;
+
+/// How the node is reached.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// A fleet in the process of the API server.
+    InProcess,
+    /// An agent behind a socket.
+    Network,
+}
+
+fn start(way: Way) -> Option<Cluster> {
+    match way {
+        Way::InProcess => Cluster::in_process(),
+        Way::Network => {
+            Cluster::over("busybox", async |_| Arc::new(TestRuntime(SimRuntime::new(machine()))) as _)
+        }
+    }
+}
 
 const BOTH: [Way; 2] = [Way::InProcess, Way::Network];
 
@@ -25,7 +47,7 @@ fn text(bytes: &[u8]) -> String {
 #[test]
 fn logs() {
     for way in BOTH {
-        let Some(cluster) = Cluster::start(way) else { return };
+        let Some(cluster) = start(way) else { return };
         cluster.pod("web", &["sh", "-c", "echo one; echo two >&2; echo three; sleep 3600"], "Always");
         cluster.wait_state("web", "running");
         assert_eq!(cluster.ok(&["logs", "web"]), "one\ntwo\nthree\n");
@@ -56,7 +78,7 @@ fn logs() {
 #[test]
 fn logs_that_are_followed_end_with_the_container() {
     for way in BOTH {
-        let Some(cluster) = Cluster::start(way) else { return };
+        let Some(cluster) = start(way) else { return };
         cluster.pod("job", &["sh", "-c", "for i in 1 2 3; do echo $i; sleep 1; done; echo done"], "Never");
         cluster.wait_state("job", "running");
         assert_eq!(cluster.ok(&["logs", "-f", "job"]), "1\n2\n3\ndone\n");
@@ -69,7 +91,7 @@ fn logs_that_are_followed_end_with_the_container() {
 #[test]
 fn logs_of_the_attempt_before() {
     for way in BOTH {
-        let Some(cluster) = Cluster::start(way) else { return };
+        let Some(cluster) = start(way) else { return };
         cluster.pod("crash", &["sh", "-c", "echo run; exit 3"], "Always");
         cluster.wait("a restart", || {
             let path = "jsonpath={.status.containerStatuses[0].lastState.terminated.exitCode}";
@@ -83,7 +105,7 @@ fn logs_of_the_attempt_before() {
 #[test]
 fn exec() {
     for way in BOTH {
-        let Some(cluster) = Cluster::start(way) else { return };
+        let Some(cluster) = start(way) else { return };
         cluster.pod("web", &["sleep", "infinity"], "Always");
         cluster.wait_state("web", "running");
         assert_eq!(cluster.ok(&["exec", "web", "--", "hostname"]), "web\n");
@@ -121,7 +143,7 @@ fn exec() {
 fn exec_with_a_terminal() {
     let Some(script) = find("script") else { return };
     for way in BOTH {
-        let Some(cluster) = Cluster::start(way) else { return };
+        let Some(cluster) = start(way) else { return };
         cluster.pod("web", &["sleep", "infinity"], "Always");
         cluster.wait_state("web", "running");
         let kubectl = cluster.command(&["exec", "-it", "web", "--", "sh"]);
@@ -159,7 +181,7 @@ fn exec_with_a_terminal() {
 #[test]
 fn attach() {
     for way in BOTH {
-        let Some(cluster) = Cluster::start(way) else { return };
+        let Some(cluster) = start(way) else { return };
         cluster.pod(
             "tick",
             &["sh", "-c", "for i in a b c d e f; do sleep 1; echo $i; done; exit 4"],
@@ -174,7 +196,7 @@ fn attach() {
 
 #[test]
 fn copies_of_files() {
-    let (Some(_), Some(cluster)) = (find("tar"), Cluster::start(Way::Network)) else { return };
+    let (Some(_), Some(cluster)) = (find("tar"), start(Way::Network)) else { return };
     cluster.pod("web", &["sleep", "infinity"], "Always");
     cluster.wait_state("web", "running");
     let (source, there, back) =
@@ -191,7 +213,7 @@ fn copies_of_files() {
 
 #[test]
 fn ports_are_forwarded() {
-    let Some(cluster) = Cluster::start(Way::Network) else { return };
+    let Some(cluster) = start(Way::Network) else { return };
     cluster.pod("web", &["sleep", "infinity"], "Always");
     cluster.wait_state("web", "running");
     let mut child = cluster.command(&["port-forward", "pod/web", ":7", ":9"]).spawn().unwrap();
@@ -241,7 +263,7 @@ fn ports_are_forwarded() {
 
 #[test]
 fn a_kubelet_that_is_gone_is_told_in_the_usual_words() {
-    let Some(cluster) = Cluster::start(Way::Network) else { return };
+    let Some(cluster) = start(Way::Network) else { return };
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     cluster.create(&serde_json::json!({
         "apiVersion": "v1", "kind": "Node", "metadata": { "name": "gone" },
@@ -265,7 +287,7 @@ fn a_kubelet_that_is_gone_is_told_in_the_usual_words() {
 
 #[test]
 fn the_api_of_a_node_asks_for_a_certificate() {
-    let Some(cluster) = Cluster::start(Way::Network) else { return };
+    let Some(cluster) = start(Way::Network) else { return };
     assert_eq!(cluster.ok(&["get", "--raw", "/api/v1/nodes/n1/proxy/healthz"]), "ok");
     let pods = cluster.ok(&["get", "--raw", "/api/v1/nodes/n1/proxy/pods"]);
     assert!(pods.contains("\"kind\":\"PodList\""), "{pods}");
