@@ -41,22 +41,6 @@ use crate::base::Time;
 
 /// The manager of the fields of an object that nobody was known to manage when it was first applied.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
-/// Fields that nobody owns: they are the server's, or name the object (`stripmeta.go`).
-const UNOWNED: &[&str] = &[
-    "apiVersion",
-    "kind",
-    "metadata",
-    "metadata.name",
-    "metadata.namespace",
-    "metadata.creationTimestamp",
-    "metadata.selfLink",
-    "metadata.uid",
-    "metadata.clusterName",
-    "metadata.generation",
-    "metadata.managedFields",
-    "metadata.resourceVersion",
-];
-
 /// Who writes, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Manager<'a> {
@@ -184,8 +168,8 @@ pub fn apply(
     let mut managers = live.map(Managers::of).unwrap_or_default();
     let live = live.map(bare);
     if let Some(live) = live.as_ref().filter(|_| managers.0.is_empty()) {
-        let fields = walk::compare(place, &walk::empty(place), live).added;
-        let fields = fields.difference(&FieldSet::of(UNOWNED));
+        let mut fields = walk::compare(place, &walk::empty(place), live).added;
+        fields.strip();
         let id = update_id(info, BEFORE_FIRST_APPLY, "");
         if !fields.is_empty() {
             managers.0.insert(id, Owned { api_version: info.api_version(), time: time.clone(), fields });
@@ -212,7 +196,7 @@ pub fn apply(
     }
     managers.take(&changed, Some(&own));
     managers.take(&removed, Some(&own));
-    owned.fields = owned.fields.difference(&FieldSet::of(UNOWNED));
+    owned.fields.strip();
     if let Some(former) = former
         && new == live
         && (&former.fields, &former.api_version) == (&owned.fields, &owned.api_version)
@@ -272,20 +256,26 @@ fn starting_managers(live: Option<&Value>, new: &Value, subresource: &str) -> Ma
 /// wants, before admission adds what nobody asked for.
 pub fn track_update(info: &ResourceInfo, live: Option<&Value>, new: &mut Value, manager: Manager<'_>) {
     let mut managers = starting_managers(live, new, manager.subresource);
-    let wanted = bare(new);
     let place = Place::root(info.schema());
     if live.is_some() && managers.0.is_empty() {
         // Nobody was recorded when the object was made: then nobody is, until somebody applies.
         store(new, managers);
         return;
     }
-    let base = live.map_or_else(|| walk::empty(place), bare);
-    let Comparison { removed, modified, added } = walk::compare(place, &base, &wanted);
+    let Comparison { removed, modified, added } = match live {
+        Some(live) => walk::compare(place, live, new),
+        None => walk::compare(place, &walk::empty(place), new),
+    };
     let through = |fields| owned_through(info, manager.subresource, fields);
     let (changed, removed) = (through(modified.union(&added)), through(removed));
+    let mut fields = changed.clone();
+    fields.strip();
+    let said = |object: &Value| object.pointer("/metadata/managedFields").cloned();
+    if fields.is_empty() && removed.is_empty() && live.is_some_and(|live| said(live) == said(new)) {
+        return;
+    }
     managers.take(&changed, None);
     managers.take(&removed, None);
-    let fields = changed.difference(&FieldSet::of(UNOWNED));
     if !fields.is_empty() {
         let id = update_id(info, manager.name, manager.subresource);
         let time = manager.now.to_rfc3339();

@@ -69,6 +69,19 @@ impl fmt::Display for PathElement {
     }
 }
 
+/// Fields of the metadata that nobody owns.
+const UNOWNED: &[&str] = &[
+    "name",
+    "namespace",
+    "creationTimestamp",
+    "selfLink",
+    "uid",
+    "clusterName",
+    "generation",
+    "managedFields",
+    "resourceVersion",
+];
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Node {
     member: bool,
@@ -93,15 +106,18 @@ impl FieldSet {
         self.0.is_empty()
     }
 
-    /// A set of dotted paths of fields.
-    pub(super) fn of(paths: &[&str]) -> Self {
-        let mut out = Self::default();
-        for path in paths {
-            let steps: Vec<PathElement> =
-                path.split('.').map(|name| PathElement::Field(name.into())).collect();
-            out.insert(&steps);
-        }
-        out
+    /// Takes out the fields that nobody owns: they are the server's, or name the object (`stripmeta.go`).
+    pub(super) fn strip(&mut self) {
+        self.0.retain(|step, node| match step {
+            PathElement::Field(name) if matches!(name.as_str(), "apiVersion" | "kind") => false,
+            PathElement::Field(name) if name == "metadata" => {
+                node.member = false;
+                let below = &mut node.below.0;
+                below.retain(|s, _| !matches!(s, PathElement::Field(n) if UNOWNED.contains(&n.as_str())));
+                !node.is_empty()
+            }
+            _ => true,
+        });
     }
 
     /// Adds a path; the empty path is no member of any set.
