@@ -36,6 +36,7 @@
 //! }
 //! ```
 
+mod ask;
 mod cgroup;
 mod config;
 mod container;
@@ -53,6 +54,7 @@ mod record;
 mod rooted;
 mod runtime;
 mod session;
+mod start;
 mod volume;
 mod wait;
 

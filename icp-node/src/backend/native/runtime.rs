@@ -13,7 +13,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,18 +20,19 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use icp_core::base::Time;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::ask::{ask, hold};
 use super::cgroup::{Cgroups, Limits};
 use super::container::Container;
 use super::image::{ImageStore, Reference};
 use super::log::{Cut, follow, last_lines, log_files};
 use super::plan::Facts;
 use super::pod::Pod;
-use super::record::{Answer, Failure, PodDir};
+use super::record::{Failure, PodDir};
 use super::session::Received;
 use super::{HELPER_ARG, NativeConfig, netprobe};
 use crate::runtime::{
@@ -42,10 +42,6 @@ use crate::runtime::{
 
 /// Events that wait for a slow subscriber; then the tasks that watch containers wait.
 const EVENTS: usize = 4096;
-/// A helper that has not answered by then is given up.
-const HELPER_WAIT: Duration = Duration::from_secs(60);
-/// Most bytes of a helper's answer.
-const ANSWER_MAX: u64 = 256 * 1024;
 /// Most output of a command that is kept.
 const EXEC_OUTPUT_MAX: usize = 10 * 1024;
 
@@ -136,50 +132,6 @@ impl Inner {
     ) -> Result<T, Failure> {
         ask(self.helper(mode, path), errors).await
     }
-}
-
-async fn ask<T: DeserializeOwned>(mut command: Command, errors: &Path) -> Result<T, Failure> {
-    let other = |e: io::Error| Failure::Other(format!("run the helper: {e}"));
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(errors).map_err(other)?);
-    let mut child = command.spawn().map_err(other)?;
-    let Some(stdout) = child.stdout.take() else { return Err(Failure::Other("no stdout".into())) };
-    let mut line = Vec::new();
-    let mut reader = BufReader::new(stdout.take(ANSWER_MAX));
-    let read = timeout(HELPER_WAIT, reader.read_until(b'\n', &mut line)).await;
-    if read.is_err() {
-        let _ = child.start_kill();
-    }
-    // The process that was run ends at once; those that stay are its children.
-    tokio::spawn(async move { child.wait().await });
-    match read {
-        Err(_) => Err(Failure::Other(format!("the helper gave no answer in {HELPER_WAIT:?}"))),
-        Ok(Err(e)) => Err(other(e)),
-        Ok(Ok(_)) => match serde_json::from_slice(&line) {
-            Ok(Answer::Ok(value)) => Ok(value),
-            Ok(Answer::Err(failure)) => Err(failure),
-            Err(_) => {
-                let said = std::fs::read_to_string(errors).unwrap_or_default();
-                let said = said
-                    .lines()
-                    .next()
-                    .unwrap_or("it ended without an answer; does its main call helper_main?");
-                Err(Failure::Other(format!("the helper failed: {said}")))
-            }
-        },
-    }
-}
-
-/// Takes the lock of a folder; waits a moment for a runtime that is about to go.
-async fn hold(root: &Path) -> io::Result<File> {
-    use rustix::fs::FlockOperation;
-    let file = File::options().create(true).truncate(false).write(true).open(root.join("lock"))?;
-    for _ in 0..40 {
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) => tokio::time::sleep(Duration::from_millis(50)).await,
-            other => return other.map(|()| file).map_err(Into::into),
-        }
-    }
-    Err(io::Error::other("another runtime uses this folder"))
 }
 
 /// Runs containers on this machine. See the [module](super).

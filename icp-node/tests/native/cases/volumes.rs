@@ -18,7 +18,8 @@ pub(crate) fn all() -> Vec<(&'static str, Case)> {
         paths_of_the_node,
         sub_paths_stay_inside,
         generated_files,
-        groups
+        groups,
+        mounts_propagate
     ]
 }
 
@@ -181,4 +182,43 @@ async fn groups(lab: Lab) {
     assert!(log.contains("1000     2000"), "{log}");
     assert!(log.contains("uid=1000(app) gid=1001(app) groups=7(more),1001(app),2000"), "{log}");
     node.remove("p").await;
+}
+
+async fn mounts_propagate(lab: Lab) {
+    use rustix::mount::{
+        MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
+    };
+    let node = lab.node().await;
+    let dir = lab.fresh();
+    std::fs::create_dir_all(dir.join("in")).unwrap();
+    std::fs::create_dir_all(dir.join("out")).unwrap();
+    mount_bind(&dir, &dir).unwrap();
+    mount_change(&dir, MountPropagationFlags::SHARED).unwrap();
+    let path = VolumeContent::HostPath { path: dir.display().to_string(), kind: HostPathType::Directory };
+    volume(&node, "v", path).await.unwrap();
+    node.sandbox("p").await;
+    let text = "echo up; while [ ! -e /v/in/from-node ]; do sleep 0.05; done; echo seen";
+    let mut spec = mounted(text, &[("/v", "v", "", false)]);
+    spec.mounts[0].propagation = MountPropagation::HostToContainer;
+    node.start("p", "down", spec).await.unwrap();
+    node.log_has("p", "down", "up").await;
+    mount("tmpfs", dir.join("in"), "tmpfs", MountFlags::empty(), None).unwrap();
+    std::fs::write(dir.join("in/from-node"), "").unwrap();
+    assert_eq!(node.exit("p", "down").await.code, 0);
+    // A mount made inside is seen by the node only if both ways were asked for.
+    let text = "mount -t tmpfs x /v/out && touch /v/out/from-container && echo done && sleep 1000";
+    for (name, propagation, seen) in
+        [("private", MountPropagation::None, false), ("both", MountPropagation::Bidirectional, true)]
+    {
+        let mut spec = mounted(text, &[("/v", "v", "", false)]);
+        spec.mounts[0].propagation = propagation;
+        spec.security.privileged = true;
+        node.start("p", name, spec).await.unwrap();
+        node.log_has("p", name, "done").await;
+        assert_eq!(dir.join("out/from-container").exists(), seen, "{name}");
+    }
+    node.remove("p").await;
+    for place in [dir.join("out"), dir.join("in"), dir.clone()] {
+        unmount(place, UnmountFlags::DETACH).unwrap();
+    }
 }
