@@ -1,4 +1,5 @@
 //! The machine under a host against the real API server, in this process, with the rights of kube-scheduler.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

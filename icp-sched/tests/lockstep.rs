@@ -1,4 +1,5 @@
 //! Following changes gives the decisions that asking every plugin about every node gives.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 mod common;
 

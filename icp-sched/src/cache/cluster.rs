@@ -11,7 +11,7 @@ use icp_core::client::ObjectKey;
 use super::classes::Classes;
 use super::images::Images;
 use super::pods::{Placed, Pods};
-use super::{Change, ChangeLog, ClassId, Columns, Map, NodeId, Selectors};
+use super::{Change, ChangeLog, ClassId, Columns, Map, NodeId, Selectors, Storage};
 use crate::model::{Node, Pod, PodSpec};
 
 /// The topology keys of default spreading.
@@ -30,6 +30,7 @@ pub struct Cluster {
     images: Images,
     selectors: Selectors,
     changes: ChangeLog,
+    storage: Storage,
 }
 
 impl Cluster {
@@ -108,6 +109,17 @@ impl Cluster {
     /// How many pods of each class run on a node.
     pub(crate) fn class_counts(&self, row: usize) -> impl Iterator<Item = (ClassId, u32)> {
         self.columns.classes.get(row).into_iter().flatten().copied()
+    }
+
+    /// What is known of claims, volumes and storage classes.
+    #[must_use]
+    pub const fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// The same, to write observations into.
+    pub const fn storage_mut(&mut self) -> &mut Storage {
+        &mut self.storage
     }
 
     pub(crate) const fn selectors(&self) -> &Selectors {

@@ -24,11 +24,13 @@ pub(crate) mod domains;
 mod images;
 mod pods;
 mod selectors;
+mod storage;
 mod topology;
 
 pub use classes::ClassId;
 pub use cluster::Cluster;
 pub use columns::NodeId;
+pub use storage::Storage;
 
 pub(crate) use changes::{Change, ChangeLog};
 pub(crate) use columns::Columns;

@@ -18,7 +18,8 @@ use serde::Deserialize as _;
 
 use super::requests::{self, Outcome};
 use super::{Effect, Event, SchedulerConfig};
-use crate::model::{Node, Pod};
+use crate::model::{Claim, Node, Pod, StorageClass, Volume, VolumeSource};
+use crate::plugins::{Preparation, preparations};
 use crate::queue::{ClusterEvent, Queue, QueueSizes};
 use crate::{Preemption, Scheduler, SchedulerBuilder, TieBreak};
 
@@ -31,6 +32,15 @@ const SELECTORS: [(Gvr, &str); 4] = [
     (resources::REPLICA_SETS, "ReplicaSet"),
     (resources::STATEFUL_SETS, "StatefulSet"),
 ];
+/// And storage.
+const STORAGE: [Gvr; 4] = [
+    resources::PERSISTENT_VOLUME_CLAIMS,
+    resources::PERSISTENT_VOLUMES,
+    resources::STORAGE_CLASSES,
+    Gvr::new("storage.k8s.io", "v1", "csinodes"),
+];
+/// A pod whose volumes are not bound by then tries again (`bindTimeoutSeconds`).
+const VOLUMES_TIMEOUT: Duration = Duration::from_secs(600);
 /// A request without an answer counts as failed with unknown outcome.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause before a pod is read again to learn what became of its binding.
@@ -47,6 +57,8 @@ enum Flight {
     Read { pod: Pod, node: String },
     /// It is read at the end of a pause.
     ReadLater { pod: Pod, node: String },
+    /// A volume is being asked for.
+    Prepare { pod: Pod },
     /// A pod is being evicted for this one.
     Evict { preemptor: ObjectKey },
 }
@@ -71,6 +83,8 @@ pub struct SchedulerMachine {
     term: Option<Term>,
     flights: BTreeMap<RequestId, Flight>,
     timers: TimingWheel<RequestId>,
+    /// Pods that have a node, and wait there for their volumes.
+    awaiting_volumes: BTreeMap<RequestId, (Pod, String)>,
     /// Events and conditions, whose answers do not matter.
     notes_open: BTreeSet<RequestId>,
     /// More pods can be decided on at once.
@@ -114,6 +128,7 @@ impl SchedulerMachine {
             term: None,
             flights: BTreeMap::new(),
             timers: TimingWheel::new(),
+            awaiting_volumes: BTreeMap::new(),
             notes_open: BTreeSet::new(),
             more: None,
         }
@@ -181,13 +196,17 @@ impl SchedulerMachine {
         self.queue = Queue::default();
         self.flights.clear();
         self.timers = TimingWheel::new();
+        self.awaiting_volumes.clear();
         self.notes_open.clear();
         self.more = None;
     }
 
     fn follow_all(&mut self, now: Time, out: &mut Vec<Effect>) {
-        for gvr in
-            NEEDS.into_iter().chain(SELECTORS.map(|(gvr, _)| gvr)).chain([resources::POD_DISRUPTION_BUDGETS])
+        for gvr in NEEDS
+            .into_iter()
+            .chain(SELECTORS.map(|(gvr, _)| gvr))
+            .chain([resources::POD_DISRUPTION_BUDGETS])
+            .chain(STORAGE)
         {
             let rng = self.rng.child("informers").child(&gvr.path(None));
             let mut informer = Informer::new(gvr.clone(), ListOptions::default()).with_rng(rng);
@@ -240,8 +259,53 @@ impl SchedulerMachine {
                     (!matches!(delta, Delta::Deleted(_))).then(|| requests::budget(object)).flatten();
                 self.scheduler.set_budget(ObjectKey::of(object), budget);
             }
+            "persistentvolumeclaims" | "persistentvolumes" | "storageclasses" | "csinodes" => {
+                self.on_storage(now, gvr, delta, out);
+            }
             _ => self.on_selector(now, gvr, delta),
         }
+    }
+
+    fn on_storage(&mut self, now: Time, gvr: &Gvr, delta: &Delta, out: &mut Vec<Effect>) {
+        let object = delta.object();
+        let gone = matches!(delta, Delta::Deleted(_));
+        let name = object.metadata.name.clone();
+        let storage = self.scheduler.cluster_mut().storage_mut();
+        match gvr.resource.as_ref() {
+            "persistentvolumeclaims" => {
+                let claim = Claim::from_object(object);
+                let key = ObjectKey::of(object);
+                if gone {
+                    storage.claims.remove(&key)
+                } else {
+                    storage.claims.insert(key, claim)
+                };
+            }
+            "persistentvolumes" => {
+                let volume = Volume::from_object(object);
+                if gone {
+                    storage.volumes.remove(&name)
+                } else {
+                    storage.volumes.insert(name, volume)
+                };
+            }
+            "storageclasses" => {
+                let class = StorageClass::from_object(object);
+                if gone {
+                    storage.classes.remove(&name)
+                } else {
+                    storage.classes.insert(name, class)
+                };
+            }
+            _ => {
+                storage.limits.retain(|(node, _), _| *node != name);
+                if !gone {
+                    storage.limits.extend(requests::limits(object));
+                }
+            }
+        }
+        self.volumes_bound(now, out);
+        self.queue.happened(now, ClusterEvent::StorageChanged);
     }
 
     fn on_selector(&mut self, now: Time, gvr: &Gvr, delta: &Delta) {
@@ -366,6 +430,10 @@ impl SchedulerMachine {
             self.scheduler.clear_nomination(&pod.key);
             return;
         }
+        if self.scheduler.cluster().is_assumed(&pod.key) && self.queue.get(&pod.key).is_none() {
+            // It is bound; what is seen here is older.
+            return;
+        }
         if let Some(message) = fault {
             self.queue.remove(&pod.key);
             self.tell(
@@ -409,9 +477,15 @@ impl SchedulerMachine {
     fn place(&mut self, now: Time, pod: Pod, out: &mut Vec<Effect>) {
         match self.scheduler.schedule(&pod) {
             Ok(placement) => {
+                let node = self.scheduler.node(placement.node);
+                let todo = node.map(|n| preparations(self.scheduler.cluster(), &pod.spec, n));
+                let todo = todo.and_then(Result::ok).unwrap_or_default();
                 self.scheduler.assume(pod.clone(), placement.node);
-                let request = requests::binding(&pod, &placement.name);
-                self.send(now, request, Flight::Bind { pod, node: placement.name }, out);
+                if todo.is_empty() {
+                    self.bind(now, pod, placement.name, out);
+                } else {
+                    self.prepare(now, pod, placement.name, &todo, out);
+                }
             }
             Err(none) => {
                 let Some(object) = self.object(&pod.key) else {
@@ -438,6 +512,67 @@ impl SchedulerMachine {
                 self.note(requests::not_scheduled(now, &object, "Unschedulable", &message, node), out);
                 self.tell(now, &object, EventType::Warning, "FailedScheduling", "Scheduling", message, out);
             }
+        }
+    }
+
+    fn bind(&mut self, now: Time, pod: Pod, node: String, out: &mut Vec<Effect>) {
+        let request = requests::binding(&pod, &node);
+        self.send(now, request, Flight::Bind { pod, node }, out);
+    }
+
+    /// Asks for the pod's volumes; it is bound when its claims are.
+    fn prepare(&mut self, now: Time, pod: Pod, node: String, todo: &[Preparation], out: &mut Vec<Effect>) {
+        for preparation in todo {
+            let (Preparation::Keep { claim, .. } | Preparation::Provision { claim }) = preparation;
+            let gvr = &resources::PERSISTENT_VOLUME_CLAIMS;
+            let Some(object) = self.informers.get(gvr).and_then(|i| i.store().get_key(claim)).cloned() else {
+                continue;
+            };
+            let request = match preparation {
+                Preparation::Keep { volume, .. } => requests::keep(volume, &object),
+                Preparation::Provision { .. } => requests::provision(&object, &node),
+            };
+            self.send(now, request, Flight::Prepare { pod: pod.clone() }, out);
+        }
+        let id = self.ids.next_id();
+        self.timers.set(id, now + VOLUMES_TIMEOUT);
+        self.awaiting_volumes.insert(id, (pod, node));
+    }
+
+    /// Binds the pods whose claims are bound.
+    fn volumes_bound(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let cluster = self.scheduler.cluster();
+        let ready = |(pod, _): &(Pod, String)| {
+            pod.spec.volumes.iter().all(|v| match v {
+                VolumeSource::Claim { name, .. } => {
+                    let key = ObjectKey::new(&pod.key.namespace, name);
+                    cluster.storage().claims.get(&key).is_some_and(Claim::is_bound)
+                }
+                _ => true,
+            })
+        };
+        let ready = self.awaiting_volumes.iter().filter(|(_, w)| ready(w));
+        let ids: Vec<RequestId> = ready.map(|(id, _)| *id).collect();
+        for id in ids {
+            self.timers.cancel(&id);
+            if let Some((pod, node)) = self.awaiting_volumes.remove(&id)
+                && self.leading(now).is_some()
+                && self.scheduler.cluster().is_assumed(&pod.key)
+            {
+                self.bind(now, pod, node, out);
+            }
+        }
+    }
+
+    /// The volumes of a pod cannot be had on its node.
+    fn give_up_volumes(&mut self, now: Time, pod: &Pod) {
+        let ids = self.awaiting_volumes.iter().filter(|(_, (p, _))| p.key == pod.key && p.uid == pod.uid);
+        let ids: Vec<RequestId> = ids.map(|(id, _)| *id).collect();
+        for id in ids {
+            self.timers.cancel(&id);
+            self.awaiting_volumes.remove(&id);
+            self.take_back(now, pod);
+            self.queue.failed(now, &pod.key);
         }
     }
 
@@ -502,6 +637,11 @@ impl SchedulerMachine {
                     self.flights.insert(id, Flight::ReadLater { pod, node });
                 }
             },
+            Flight::Prepare { pod } => {
+                if requests::outcome(answer) != Outcome::Bound {
+                    self.give_up_volumes(now, &pod);
+                }
+            }
             Flight::Evict { preemptor } => {
                 if !matches!(requests::outcome(answer), Outcome::Bound | Outcome::Gone) {
                     // The room is not made; the pod looks for another way after its pause.
@@ -574,6 +714,10 @@ impl SchedulerMachine {
     }
 
     fn on_timer(&mut self, now: Time, id: RequestId, out: &mut Vec<Effect>) {
+        if let Some((pod, _)) = self.awaiting_volumes.get(&id).cloned() {
+            self.give_up_volumes(now, &pod);
+            return;
+        }
         match self.flights.remove(&id) {
             Some(Flight::ReadLater { pod, node }) => {
                 let request = requests::read(&pod.key);

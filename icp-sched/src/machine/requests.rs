@@ -3,6 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use icp_core::api::labels::Selector;
 use icp_core::api::{Object, reason, resources};
@@ -11,7 +12,7 @@ use icp_core::client::{ApiError, ApiRequest, DeleteOptions, ObjectKey, Operation
 use serde_json::{Value, json};
 
 use crate::DisruptionBudget;
-use crate::model::Pod;
+use crate::model::{Pod, SELECTED_NODE};
 
 /// Binds a pod to a node. The uid makes it fail for another pod of that name.
 pub(super) fn binding(pod: &Pod, node: &str) -> ApiRequest {
@@ -86,6 +87,34 @@ pub(super) fn no_nomination(object: &Object) -> ApiRequest {
     let body = json!({"metadata": {"uid": object.metadata.uid}, "status": {"nominatedNodeName": null}});
     let op = Operation::Patch { kind: PatchKind::Strategic, body, field_manager: None, force: false };
     on_pod(&ObjectKey::of(object), op).sub("status")
+}
+
+/// Keeps a volume for a claim; its controller completes the binding.
+pub(super) fn keep(volume: &str, claim: &Object) -> ApiRequest {
+    let body = json!({"spec": {"claimRef": {
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": claim.metadata.namespace,
+        "name": claim.metadata.name, "uid": claim.metadata.uid, "resourceVersion": claim.metadata.resource_version,
+    }}});
+    let op = Operation::Patch { kind: PatchKind::Merge, body, field_manager: None, force: false };
+    ApiRequest::object(&resources::PERSISTENT_VOLUMES, "", volume, op)
+}
+
+/// Asks for a volume for a claim that a node reaches.
+pub(super) fn provision(claim: &Object, node: &str) -> ApiRequest {
+    let body = json!({"metadata": {"uid": claim.metadata.uid, "annotations": {SELECTED_NODE: node}}});
+    let op = Operation::Patch { kind: PatchKind::Merge, body, field_manager: None, force: false };
+    let meta = &claim.metadata;
+    ApiRequest::object(&resources::PERSISTENT_VOLUME_CLAIMS, &meta.namespace, &meta.name, op)
+}
+
+/// How many volumes of each driver a node takes (CSINode).
+pub(super) fn limits(object: &Object) -> Vec<((String, String), i64)> {
+    let drivers = object.at("/spec/drivers").and_then(Value::as_array).into_iter().flatten();
+    let of = |d: &Value| {
+        let driver = d.get("name")?.as_str()?.into();
+        Some(((object.metadata.name.clone(), driver), d.pointer("/allocatable/count")?.as_i64()?))
+    };
+    drivers.filter_map(of).collect()
 }
 
 /// Reads a PodDisruptionBudget; nothing if its selector is not valid.

@@ -133,8 +133,38 @@ fn the_important_make_room() {
     assert!(w.events().contains(&format!("Preempted Preempted by pod {uid} on node w1")));
 }
 
+#[test]
+fn a_pod_waits_for_the_volume_that_was_asked_for() {
+    let mut w = world(7, Faults { delay_ms: 5, ..Faults::default() });
+    w.node("w1", "4");
+    w.create(
+        &resources::STORAGE_CLASSES,
+        json!({"metadata": {"name": "made"}, "provisioner": "x.example.com", "volumeBindingMode": "WaitForFirstConsumer"}),
+    );
+    w.create(
+        &resources::PERSISTENT_VOLUME_CLAIMS,
+        json!({"metadata": {"name": "c", "namespace": "default"}, "spec": {"storageClassName": "made"}}),
+    );
+    w.create(
+        &resources::PODS,
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"},
+        "spec": {"schedulerName": "default-scheduler", "containers": [],
+        "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}}),
+    );
+    w.run_for(SECOND);
+    let claim = w.get(&resources::PERSISTENT_VOLUME_CLAIMS, "c").unwrap();
+    assert_eq!(claim.metadata.annotations["volume.kubernetes.io/selected-node"], "w1");
+    assert_eq!(w.node_of("p"), "");
+    w.change(&resources::PERSISTENT_VOLUME_CLAIMS, "c", |c| {
+        c.metadata.annotations.insert("pv.kubernetes.io/bind-completed".into(), "yes".into());
+        c.rest.insert("spec".into(), json!({"storageClassName": "made", "volumeName": "pv"}));
+    });
+    w.run_for(SECOND);
+    assert_eq!(w.node_of("p"), "w1");
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
     /// Whatever is lost, refused or late: no pod is bound twice, no node is overcommitted, and in the end every pod
     /// that can run does.
     #[test]
@@ -153,6 +183,7 @@ proptest! {
         w.faults = Faults { delay_ms: 50, ..Faults::default() };
         w.node("w4", "2");
         w.node("w5", "2");
+        w.node("w6", "2");
         w.run_for(SECOND * 120);
         let uids: BTreeSet<_> = w.bindings.iter().map(|(uid, _)| uid.clone()).collect();
         prop_assert_eq!(uids.len(), w.bindings.len());

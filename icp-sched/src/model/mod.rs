@@ -21,6 +21,7 @@ mod pod;
 mod raw;
 mod requests;
 mod spread;
+mod storage;
 mod taints;
 mod volumes;
 
@@ -30,5 +31,7 @@ pub use node::{Image, Node};
 pub use pod::{HostPort, Pod, PodSpec};
 pub use requests::Resources;
 pub use spread::SpreadConstraint;
+pub(crate) use storage::SELECTED_NODE;
+pub use storage::{Claim, StorageClass, Volume};
 pub use taints::{Effect, Taint, Toleration, TolerationOp};
 pub use volumes::VolumeSource;

@@ -135,7 +135,8 @@ impl Claim {
             bytes: bytes(object, "/spec/resources/requests/storage"),
             modes: texts(object.at("/spec/accessModes")).collect(),
             volume_mode: mode(object),
-            selector: selector.map(|v| Selector::from_label_selector(v).unwrap_or_else(|_| Selector::nothing())),
+            selector: selector
+                .map(|v| Selector::from_label_selector(v).unwrap_or_else(|_| Selector::nothing())),
             selected_node: meta.annotations.get(SELECTED_NODE).cloned().unwrap_or_default(),
             lost: object.str_at("/status/phase") == "Lost",
             terminating: object.is_terminating(),
@@ -163,9 +164,16 @@ impl Volume {
             bytes: bytes(object, "/spec/capacity/storage"),
             modes: texts(object.at("/spec/accessModes")).collect(),
             volume_mode: mode(object),
-            nodes: terms(object.at("/spec/nodeAffinity/required/nodeSelectorTerms"), "matchExpressions", "values"),
+            nodes: terms(
+                object.at("/spec/nodeAffinity/required/nodeSelectorTerms"),
+                "matchExpressions",
+                "values",
+            ),
             claim: claim.map(|_| {
-                ObjectKey::new(object.str_at("/spec/claimRef/namespace"), object.str_at("/spec/claimRef/name"))
+                ObjectKey::new(
+                    object.str_at("/spec/claimRef/namespace"),
+                    object.str_at("/spec/claimRef/name"),
+                )
             }),
             available: matches!(phase, "" | "Available" | "Pending") && !object.is_terminating(),
             csi: csi.then(|| {

@@ -16,6 +16,7 @@ pub(crate) mod node_ports;
 pub(crate) mod spread;
 pub(crate) mod taints;
 pub(crate) mod unschedulable;
+pub(crate) mod volumes;
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -31,6 +32,9 @@ pub use node_ports::NodePorts;
 pub use spread::PodTopologySpread;
 pub use taints::TaintToleration;
 pub use unschedulable::NodeUnschedulable;
+pub use volumes::{
+    NodeVolumeLimits, Preparation, VolumeBinding, VolumeRestrictions, VolumeZone, preparations,
+};
 
 use crate::framework::Plugin;
 
@@ -45,6 +49,10 @@ pub fn defaults() -> Vec<(Box<dyn Plugin>, i64)> {
         (Box::new(NodeAffinity), 2),
         (Box::new(NodePorts), 0),
         (Box::new(ResourcesFit), 1),
+        (Box::new(VolumeRestrictions), 0),
+        (Box::new(NodeVolumeLimits), 0),
+        (Box::new(VolumeBinding), 0),
+        (Box::new(VolumeZone), 0),
         (Box::new(PodTopologySpread), 2),
         (Box::new(InterPodAffinity), 2),
         (Box::new(BalancedAllocation), 1),

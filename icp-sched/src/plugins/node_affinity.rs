@@ -56,8 +56,7 @@ impl Plugin for NodeAffinity {
         if cycle.pod.node_selector.is_none() && cycle.pod.node_terms.is_none() {
             return FilterPlan::Skip;
         }
-        let check =
-            Box::new(move |id: NodeId| (!allows(cycle.pod, cycle.cluster.node(id)?)).then(|| rejection()));
+        let check = Box::new(move |id: NodeId| (!allows(cycle.pod, cycle.cluster.node(id)?)).then(rejection));
         match named(cycle.pod) {
             None => FilterPlan::Each(check),
             Some(names) if names.is_empty() => FilterPlan::Reject(Rejected::unresolvable(REASON_CONFLICT)),

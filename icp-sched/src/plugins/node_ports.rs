@@ -31,6 +31,6 @@ impl Plugin for NodePorts {
         if cycle.pod.host_ports.is_empty() {
             return FilterPlan::Skip;
         }
-        FilterPlan::Each(Box::new(move |id: NodeId| taken(&cycle, id.row()).then(|| rejection())))
+        FilterPlan::Each(Box::new(move |id: NodeId| taken(&cycle, id.row()).then(rejection)))
     }
 }

@@ -36,7 +36,7 @@ impl Plugin for NodeUnschedulable {
             return FilterPlan::Skip;
         }
         FilterPlan::Each(Box::new(move |id: NodeId| {
-            cycle.cluster.node(id).is_some_and(|n| n.unschedulable).then(|| rejection())
+            cycle.cluster.node(id).is_some_and(|n| n.unschedulable).then(rejection)
         }))
     }
 }

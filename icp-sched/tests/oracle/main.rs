@@ -1,4 +1,5 @@
 //! Decisions are those that kube-scheduler 1.34.1 was recorded to make, with every node scored.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 mod compare;
 

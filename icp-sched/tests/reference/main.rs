@@ -1,4 +1,5 @@
 //! Every plugin against a naive reference written from its documented formula, over random clusters.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 #[path = "../common/mod.rs"]
 mod common;

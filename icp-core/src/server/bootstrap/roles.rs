@@ -181,6 +181,8 @@ const CLUSTER_ROLES: &[(&str, Rules)] = &[
             (&["delete"], &[""], &["pods"]),
             (&["create"], &[""], &["bindings", "pods/binding"]),
             (&["patch", "update"], &[""], &["pods/status"]),
+            // Of `system:volume-scheduler` upstream.
+            (&["patch", "update"], &[""], &["persistentvolumeclaims", "persistentvolumes"]),
             (READ, &["apps"], &["replicasets", "statefulsets"]),
             (READ, &["policy"], &["poddisruptionbudgets"]),
             (

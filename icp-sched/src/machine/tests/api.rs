@@ -295,6 +295,10 @@ impl World {
                     return refuse(409, reason::CONFLICT, "uid");
                 }
                 let mut new = Object::clone(&old);
+                let annotations = body.pointer("/metadata/annotations").and_then(Value::as_object);
+                for (k, v) in annotations.into_iter().flatten() {
+                    new.metadata.annotations.insert(k.clone(), v.as_str().unwrap().into());
+                }
                 for field in ["status", "series"] {
                     let Some(change) = body.get(field).and_then(Value::as_object) else { continue };
                     let part = new.rest.entry(field).or_insert_with(|| json!({}));

@@ -113,6 +113,6 @@ fn no_second_try_while_victims_leave() {
     let x = pod("x", 500, 9);
     s.nominate(x.clone(), "n0");
     assert!(preempt(&mut s, &x).unwrap_err().contains("terminating pod on the nominated node"));
-    assert_eq!(s.outranked(&pod("y", 1, 10), "n0"), [x.key.clone()]);
+    assert_eq!(s.outranked(&pod("y", 1, 10), "n0"), core::slice::from_ref(&x.key));
     assert!(s.outranked(&pod("y", 1, 9), "n0").is_empty());
 }
