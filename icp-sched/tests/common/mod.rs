@@ -11,24 +11,24 @@ use icp_sched::model::{
     Taint, Toleration, TolerationOp, WeightedAffinityTerm,
 };
 
-pub const NAMESPACES: [&str; 3] = ["alpha", "beta", "gamma"];
+pub(crate) const NAMESPACES: [&str; 3] = ["alpha", "beta", "gamma"];
 const KEYS: [&str; 4] = ["kubernetes.io/hostname", "topology.kubernetes.io/zone", "disk", "rack"];
 const APPS: [&str; 3] = ["web", "db", "cache"];
 const COLORS: [&str; 2] = ["red", "blue"];
 
-pub fn pick<'a, T: ?Sized>(rng: &mut Rng, list: &[&'a T]) -> &'a T {
+pub(crate) fn pick<'a, T: ?Sized>(rng: &mut Rng, list: &[&'a T]) -> &'a T {
     list[rng.below(list.len() as u64) as usize]
 }
 
-pub fn chance(rng: &mut Rng, percent: u32) -> bool {
+pub(crate) fn chance(rng: &mut Rng, percent: u32) -> bool {
     rng.chance(percent * 10_000)
 }
 
-pub fn namespace_labels(rng: &mut Rng) -> BTreeMap<String, String> {
+pub(crate) fn namespace_labels(rng: &mut Rng) -> BTreeMap<String, String> {
     BTreeMap::from([("team".into(), pick(rng, &COLORS).into())])
 }
 
-pub fn node(rng: &mut Rng, name: &str) -> Node {
+pub(crate) fn node(rng: &mut Rng, name: &str) -> Node {
     let cpu = [1000, 2000, 3963, 8000][rng.below(4) as usize];
     let memory = [1 << 30, 2 << 30, 7_812_345_678][rng.below(3) as usize];
     let mut n = Node::new(name, cpu, memory, 2 + rng.below(8) as i64);
@@ -67,7 +67,7 @@ fn requirement(key: &str, op: Op, values: &[&str]) -> Requirement {
     Requirement { key: key.into(), op, values: values.iter().map(|v| (*v).into()).collect() }
 }
 
-pub fn selector(rng: &mut Rng) -> Selector {
+pub(crate) fn selector(rng: &mut Rng) -> Selector {
     let mut s = Selector::default();
     match rng.below(5) {
         0 => s.requirements.push(requirement("app", Op::In, &[pick(rng, &APPS)])),
@@ -124,7 +124,7 @@ fn some<T>(rng: &mut Rng, percent: u32, make: impl Fn(&mut Rng) -> T) -> Vec<T> 
     list
 }
 
-pub fn constraint(rng: &mut Rng) -> SpreadConstraint {
+pub(crate) fn constraint(rng: &mut Rng) -> SpreadConstraint {
     SpreadConstraint {
         max_skew: 1 + rng.below(3) as i64,
         topology_key: pick(rng, &KEYS).into(),
@@ -142,7 +142,7 @@ fn constraints(rng: &mut Rng, percent: u32) -> Vec<SpreadConstraint> {
     list
 }
 
-pub fn spec(rng: &mut Rng) -> Arc<PodSpec> {
+pub(crate) fn spec(rng: &mut Rng) -> Arc<PodSpec> {
     let mut s = PodSpec::asking(100 * rng.below(8) as i64, (rng.below(6) as i64) << 27);
     if s.non_zero_cpu == 0 {
         s.non_zero_cpu = 100;

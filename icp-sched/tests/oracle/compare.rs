@@ -49,16 +49,16 @@ struct NodeScore {
 
 /// What came of it.
 #[derive(Debug, Default)]
-pub struct Report {
-    pub clusters: usize,
-    pub pods: usize,
-    pub equal: usize,
+pub(crate) struct Report {
+    pub(crate) clusters: usize,
+    pub(crate) pods: usize,
+    pub(crate) equal: usize,
     /// The first differences, in words.
-    pub differences: Vec<String>,
+    pub(crate) differences: Vec<String>,
 }
 
 /// Compares every pod of a recording (gzip or plain JSON lines).
-pub fn compare(input: impl Read) -> Result<Report, String> {
+pub(crate) fn compare(input: impl Read) -> Result<Report, String> {
     let mut input = BufReader::new(input);
     let zipped = input.fill_buf().map_err(|e| e.to_string())?.starts_with(&[0x1f, 0x8b]);
     let input: Box<dyn Read> =

@@ -9,10 +9,10 @@ use icp_sched::model::{AffinityTerm, Effect, Node, NodeTerm, PodSpec, SpreadCons
 type Labels = BTreeMap<String, String>;
 
 #[derive(Debug, Default)]
-pub struct World {
-    pub namespaces: BTreeMap<String, Labels>,
-    pub nodes: Vec<Node>,
-    pub pods: Vec<(Arc<PodSpec>, String)>,
+pub(crate) struct World {
+    pub(crate) namespaces: BTreeMap<String, Labels>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) pods: Vec<(Arc<PodSpec>, String)>,
 }
 
 fn tolerated(pod: &PodSpec, taint: &Taint) -> bool {
@@ -55,7 +55,7 @@ impl World {
         self.pods.iter().filter(|(_, n)| *n == node.name).map(|(p, _)| &**p)
     }
 
-    pub fn rejects_outright(&self, pod: &PodSpec) -> bool {
+    pub(crate) fn rejects_outright(&self, pod: &PodSpec) -> bool {
         // Every term names nodes, and no name is left in any.
         pod.node_terms.as_ref().is_some_and(|terms| {
             !terms.is_empty()
@@ -64,7 +64,7 @@ impl World {
     }
 
     /// The first plugin that rejects the node, and whether preemption could help.
-    pub fn rejection(&self, pod: &PodSpec, node: &Node) -> Option<(&'static str, bool)> {
+    pub(crate) fn rejection(&self, pod: &PodSpec, node: &Node) -> Option<(&'static str, bool)> {
         let named = pod.node_terms.as_ref().is_some_and(|terms| {
             !terms.is_empty()
                 && terms.iter().all(|t| !t.names.is_empty())
@@ -200,7 +200,7 @@ impl World {
     }
 
     /// Weighted points of the feasible nodes, by plugin.
-    pub fn scores(&self, pod: &PodSpec, feasible: &[&Node]) -> Vec<(&'static str, Vec<i64>)> {
+    pub(crate) fn scores(&self, pod: &PodSpec, feasible: &[&Node]) -> Vec<(&'static str, Vec<i64>)> {
         let times =
             |points: Vec<i64>, weight: i64| points.into_iter().map(|p| p * weight).collect::<Vec<_>>();
         let mut out = Vec::new();
@@ -311,10 +311,8 @@ impl World {
         let mut said: Vec<(&str, &Node, i64)> = Vec::new();
         for (existing, node) in self.placed() {
             let mut say = |t: &AffinityTerm, weight: i64, meant: bool| {
-                if meant {
-                    if let Some((key, _)) = node.labels.get_key_value(&t.topology_key) {
-                        said.push((key, node, weight));
-                    }
+                if let Some((key, _)) = node.labels.get_key_value(&t.topology_key).filter(|_| meant) {
+                    said.push((key, node, weight));
                 }
             };
             for p in &pod.affinity_preferences {
