@@ -10,7 +10,7 @@ use common::{NAMESPACES, chance, namespace_labels, node, selector, spec};
 use icp_core::base::Rng;
 use icp_core::client::ObjectKey;
 use icp_sched::model::{Pod, PodSpec};
-use icp_sched::{Scheduler, TieBreak};
+use icp_sched::{DisruptionBudget, Scheduler, TieBreak};
 use proptest::prelude::*;
 
 struct Pair {
@@ -43,6 +43,12 @@ fn history(seed: u64, steps: usize) -> usize {
         pair.both(|s| {
             s.cluster_mut().set_node(node.clone());
         });
+    }
+    if chance(&mut rng, 50) {
+        let selector = selector(&mut rng);
+        let budget =
+            DisruptionBudget { selector, allowed: rng.below(2) as i64, ..DisruptionBudget::default() };
+        pair.both(|s| s.set_budget(ObjectKey::new(NAMESPACES[0], "pdb"), Some(budget.clone())));
     }
     let kinds: Vec<Arc<PodSpec>> = (0..2 + rng.below(6)).map(|_| spec(&mut rng)).collect();
     for step in 0..steps {
@@ -124,6 +130,8 @@ fn decide(pair: &mut Pair, pod: &Pod, seed: u64, step: usize) -> Option<String> 
         (Err(fast), Err(slow)) => {
             assert_eq!(fast.message, slow.message, "{}", context());
             assert_eq!(fast.preemptable, slow.preemptable, "{}", context());
+            let room = (pair.fast.preempt(pod, &fast), pair.slow.preempt(pod, &slow));
+            assert_eq!(room.0, room.1, "seed {seed} step {step}: {pod:#?}\n{:#?}", pair.slow.cluster());
             None
         }
         (fast, slow) => panic!("{fast:?} is not {slow:?}: {}", context()),

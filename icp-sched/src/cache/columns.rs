@@ -46,6 +46,19 @@ pub(crate) struct Load {
     pub(crate) pods: i64,
 }
 
+impl Load {
+    /// Adds a pod (`times` 1), or takes it away (-1).
+    pub(crate) fn add(&mut self, spec: &PodSpec, times: i64) {
+        let add = |a: &mut i64, b: i64| *a = a.saturating_add(b.saturating_mul(times));
+        add(&mut self.cpu, spec.requests.cpu);
+        add(&mut self.memory, spec.requests.memory);
+        add(&mut self.ephemeral, spec.requests.ephemeral);
+        add(&mut self.filled_cpu, spec.non_zero_cpu);
+        add(&mut self.filled_memory, spec.non_zero_memory);
+        add(&mut self.pods, 1);
+    }
+}
+
 /// The capacity of a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Capacity {
@@ -138,13 +151,7 @@ impl Columns {
     pub(super) fn weigh(&mut self, id: NodeId, class: ClassId, spec: &PodSpec, times: i64) {
         let row = id.row();
         if let Some(load) = self.load.get_mut(row) {
-            let add = |a: &mut i64, b: i64| *a = a.saturating_add(b.saturating_mul(times));
-            add(&mut load.cpu, spec.requests.cpu);
-            add(&mut load.memory, spec.requests.memory);
-            add(&mut load.ephemeral, spec.requests.ephemeral);
-            add(&mut load.filled_cpu, spec.non_zero_cpu);
-            add(&mut load.filled_memory, spec.non_zero_memory);
-            add(&mut load.pods, 1);
+            load.add(spec, times);
         }
         for (name, amount) in &spec.requests.scalars {
             let at = self.scalar(name);

@@ -33,7 +33,7 @@ pub use columns::NodeId;
 pub use storage::Storage;
 
 pub(crate) use changes::{Change, ChangeLog};
-pub(crate) use columns::Columns;
+pub(crate) use columns::{Capacity, Columns, Load};
 pub(crate) use selectors::Selectors;
 pub(crate) use topology::NO_DOMAIN;
 

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 
-use crate::cache::{Columns, NodeId};
+use crate::cache::{Capacity, Columns, Load, NodeId};
 use crate::framework::{Code, Cycle, FilterPlan, Plugin, Reasons, Rejected, SCORE_MAX};
 use crate::model::PodSpec;
 
@@ -16,16 +16,21 @@ pub struct ResourcesFit;
 /// Whether there is room, without reasons.
 pub(crate) fn fits(columns: &Columns, pod: &PodSpec, row: usize) -> bool {
     let (Some(have), Some(load)) = (columns.capacity.get(row), columns.load.get(row)) else { return false };
+    fits_load(have, load, pod)
+        && pod.requests.scalars.iter().all(|(name, asked)| {
+            let (have, used) = scalar(columns, name, row);
+            *asked == 0 || *asked <= have.saturating_sub(used)
+        })
+}
+
+/// The same for a load that need not be the present one, without extended resources.
+pub(crate) fn fits_load(have: &Capacity, load: &Load, pod: &PodSpec) -> bool {
     let r = &pod.requests;
     let room = |asked: i64, have: i64, used: i64| asked <= 0 || asked <= have.saturating_sub(used);
     load.pods < have.pods
         && room(r.cpu, have.cpu, load.cpu)
         && room(r.memory, have.memory, load.memory)
         && room(r.ephemeral, have.ephemeral, load.ephemeral)
-        && r.scalars.iter().all(|(name, asked)| {
-            let (have, used) = scalar(columns, name, row);
-            *asked == 0 || *asked <= have.saturating_sub(used)
-        })
 }
 
 fn scalar(columns: &Columns, name: &str, row: usize) -> (i64, i64) {
@@ -37,6 +42,24 @@ fn scalar(columns: &Columns, name: &str, row: usize) -> (i64, i64) {
 /// Every resource that lacks (`fitsRequest`). What no eviction can free is unresolvable.
 pub(crate) fn lacking(columns: &Columns, pod: &PodSpec, row: usize) -> Option<Rejected> {
     let (have, load) = (columns.capacity.get(row)?, columns.load.get(row)?);
+    let scalars = pod.requests.scalars.iter().filter(|(_, asked)| **asked != 0).map(|(name, asked)| {
+        let (have, used) = scalar(columns, name, row);
+        (name.as_str(), *asked, have, used)
+    });
+    lacking_of(have, load, pod, scalars)
+}
+
+/// The same for a load that need not be the present one, without extended resources.
+pub(crate) fn lacking_load(have: &Capacity, load: &Load, pod: &PodSpec) -> Option<Rejected> {
+    lacking_of(have, load, pod, core::iter::empty())
+}
+
+fn lacking_of<'a>(
+    have: &Capacity,
+    load: &Load,
+    pod: &PodSpec,
+    scalars: impl Iterator<Item = (&'a str, i64, i64, i64)>,
+) -> Option<Rejected> {
     let (mut reasons, mut code) = (Reasons::new(), Code::Unschedulable);
     if load.pods >= have.pods {
         reasons.push("Too many pods".into());
@@ -59,9 +82,8 @@ pub(crate) fn lacking(columns: &Columns, pod: &PodSpec, row: usize) -> Option<Re
             look(name, asked, have, used);
         }
     }
-    for (name, asked) in r.scalars.iter().filter(|(_, asked)| **asked != 0) {
-        let (have, used) = scalar(columns, name, row);
-        look(name, *asked, have, used);
+    for (name, asked, have, used) in scalars {
+        look(name, asked, have, used);
     }
     (!reasons.is_empty()).then_some(Rejected { code, reasons })
 }

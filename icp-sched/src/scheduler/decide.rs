@@ -65,9 +65,9 @@ pub struct Scheduler {
     pub(super) nominated: Nominated,
     pub(super) ties: TieBreak,
     pub(super) budgets: Budgets,
-    fast: Fast,
+    pub(super) fast: Fast,
     /// The plugins are the default ones, whose outcome `fast` gives.
-    fast_plugins: bool,
+    pub(super) fast_plugins: bool,
 }
 
 impl fmt::Debug for Scheduler {

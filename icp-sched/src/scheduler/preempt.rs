@@ -9,16 +9,20 @@ use core::cmp::Reverse;
 use icp_core::api::labels::Selector;
 use icp_core::base::Time;
 use icp_core::client::ObjectKey;
+use smallvec::SmallVec;
 
 use super::{Scheduler, Unschedulable};
 use crate::cache::NodeId;
-use crate::framework::{Code, Rejection, fit_error};
+use crate::framework::{Code, Reason, Rejected, Rejection, fit_error};
 use crate::model::Pod;
+use crate::plugins::fit;
 
 /// Of the nodes on which eviction could help, so many are tried: this part, and at least this number
 /// (`DefaultPreemptionArgs`).
 const CANDIDATES_PERCENT: usize = 10;
 const CANDIDATES_MIN: usize = 100;
+
+const NO_VICTIMS: &str = "No preemption victims found for incoming pod";
 
 /// A PodDisruptionBudget, as far as preemption minds it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,15 +48,32 @@ pub struct Preemption {
     pub violations: usize,
 }
 
-impl Preemption {
-    /// Smaller is better (`pickOneNodeForPreemption`): fewest broken budgets, least important victim at the top, least
-    /// importance in all, fewest victims, and the top victims that started last.
-    fn cost(&self) -> (usize, i32, i64, usize, Reverse<Option<i64>>) {
-        let top = self.victims.iter().map(|v| v.spec.priority).max().unwrap_or(i32::MIN);
-        let sum = self.victims.iter().map(|v| i64::from(v.spec.priority) + i64::from(i32::MAX) + 1).sum();
-        let tops = self.victims.iter().filter(|v| v.spec.priority == top);
-        let earliest = tops.map(started).min();
-        (self.violations, top, sum, self.victims.len(), Reverse(earliest))
+/// Smaller is better (`pickOneNodeForPreemption`): fewest broken budgets, least important victim at the top, least
+/// importance in all, fewest victims, and the top victims that started last.
+type Cost = (usize, i32, i64, usize, Reverse<Option<i64>>);
+
+fn cost<'p>(violations: usize, victims: impl Iterator<Item = &'p Pod> + Clone) -> Cost {
+    let top = victims.clone().map(|v| v.spec.priority).max().unwrap_or(i32::MIN);
+    let sum = victims.clone().map(|v| i64::from(v.spec.priority) + i64::from(i32::MAX) + 1).sum();
+    let earliest = victims.clone().filter(|v| v.spec.priority == top).map(started).min();
+    (violations, top, sum, victims.count(), Reverse(earliest))
+}
+
+/// The best node of those that were tried.
+#[derive(Debug, Default)]
+struct Best {
+    found: Option<(Cost, NodeId, Vec<Pod>)>,
+    good: usize,
+    bad: usize,
+}
+
+impl Best {
+    fn offer<'p>(&mut self, id: NodeId, violations: usize, victims: impl Iterator<Item = &'p Pod> + Clone) {
+        *if violations == 0 { &mut self.good } else { &mut self.bad } += 1;
+        let cost = cost(violations, victims.clone());
+        if self.found.as_ref().is_none_or(|(best, ..)| cost < *best) {
+            self.found = Some((cost, id, victims.cloned().collect()));
+        }
     }
 }
 
@@ -71,7 +92,7 @@ pub(crate) type Budgets = BTreeMap<ObjectKey, DisruptionBudget>;
 
 /// Which of the pods their budgets do not allow to evict, when all of them go in this order
 /// (`filterPodsWithPDBViolation`).
-fn violating(budgets: &Budgets, pods: &[Pod]) -> Vec<bool> {
+fn violating<'p>(budgets: &Budgets, pods: impl Iterator<Item = &'p Pod>) -> Vec<bool> {
     let mut left: BTreeMap<&ObjectKey, i64> = budgets.iter().map(|(key, b)| (key, b.allowed)).collect();
     let mut violates = Vec::new();
     for pod in pods {
@@ -109,9 +130,10 @@ impl Scheduler {
         let wanted = (none.preemptable * CANDIDATES_PERCENT / 100).max(CANDIDATES_MIN).min(none.preemptable);
         let rows = self.cluster.columns().rows();
         let start = self.ties.start(rows);
-        let (mut good, mut bad): (Vec<Preemption>, Vec<Preemption>) = (Vec::new(), Vec::new());
+        let mut best = Best::default();
         let mut statuses: BTreeMap<String, usize> = BTreeMap::new();
         let mut seen = 0;
+        let by_load = self.only_load_matters(pod);
         if none.preemptable > 0 {
             for row in (start..rows).chain(0..start) {
                 let id = NodeId::of(row);
@@ -124,32 +146,31 @@ impl Scheduler {
                     _ => continue,
                 }
                 seen += 1;
-                match self.victims_on(pod, id) {
-                    Ok(preemption) if preemption.violations == 0 => good.push(preemption),
-                    Ok(preemption) => bad.push(preemption),
-                    Err(reasons) => {
-                        for reason in reasons {
-                            *statuses.entry(reason).or_default() += 1;
-                        }
-                    }
+                let tried = if by_load {
+                    self.victims_by_load(pod, id, &mut best)
+                } else {
+                    self.victims_on(pod, id, &mut best)
+                };
+                for reason in tried.err().into_iter().flatten() {
+                    *statuses.entry(reason).or_default() += 1;
                 }
-                if !good.is_empty() && good.len() + bad.len() >= wanted {
+                if best.good > 0 && best.good + best.bad >= wanted {
                     break;
                 }
             }
         }
-        let candidates = good.into_iter().chain(bad);
-        candidates.min_by_key(Preemption::cost).ok_or_else(|| {
-            let nodes = self.cluster.node_count();
-            if nodes > seen {
-                *statuses.entry("Preemption is not helpful for scheduling".into()).or_default() +=
-                    nodes - seen;
-            }
-            let counted = statuses.into_iter().map(|(reason, n)| {
-                (crate::framework::Rejected::unresolvable(reason).by("DefaultPreemption"), n)
-            });
-            format!("preemption: {}", fit_error(nodes, &counted.collect::<Vec<_>>()))
-        })
+        if let Some((cost, node, victims)) = best.found {
+            let name = self.cluster.node(node).map(|n| n.name.clone()).unwrap_or_default();
+            return Ok(Preemption { node, name, victims, violations: cost.0 });
+        }
+        let nodes = self.cluster.node_count();
+        if nodes > seen {
+            *statuses.entry("Preemption is not helpful for scheduling".into()).or_default() += nodes - seen;
+        }
+        let counted = statuses
+            .into_iter()
+            .map(|(reason, n)| (Rejected::unresolvable(reason).by("DefaultPreemption"), n));
+        Err(format!("preemption: {}", fit_error(nodes, &counted.collect::<Vec<_>>())))
     }
 
     /// Nominated pods on a node that are less important than `pod`: their room is taken.
@@ -174,6 +195,9 @@ impl Scheduler {
 
     /// Why a node will not do now, with and without the pods that room is kept for.
     pub(super) fn reject(&mut self, pod: &Pod, id: NodeId) -> Option<Rejection> {
+        if self.nominated.is_empty() {
+            return self.reject_alone(pod, id);
+        }
         let name = self.cluster.node(id).map(|n| n.name.clone())?;
         let guests: Vec<Pod> = self
             .nominated
@@ -197,26 +221,82 @@ impl Scheduler {
         self.reject_alone(pod, id)
     }
 
+    /// Whether eviction can change nothing for the pod but the room on the node.
+    fn only_load_matters(&mut self, pod: &Pod) -> bool {
+        pod.spec.requests.scalars.is_empty()
+            && pod.spec.host_ports.is_empty()
+            && pod.node.is_none()
+            && self.fast_plugins
+            && self.fast.is_plain(&self.cluster, &pod.spec)
+    }
+
+    /// [`Scheduler::victims_on`] by arithmetic alone.
+    fn victims_by_load(&self, pod: &Pod, id: NodeId, best: &mut Best) -> Result<(), Vec<String>> {
+        let columns = self.cluster.columns();
+        let (Some(have), Some(load)) = (columns.capacity.get(id.row()), columns.load.get(id.row())) else {
+            return Ok(());
+        };
+        let mut lower: SmallVec<[&Pod; 8]> =
+            self.cluster.pods_on(id).filter(|p| p.spec.priority < pod.spec.priority).collect();
+        if lower.is_empty() {
+            return Err(alloc::vec![NO_VICTIMS.into()]);
+        }
+        lower.sort_by_key(|p| importance(p));
+        let mut load = *load;
+        if !self.nominated.is_empty()
+            && let Some(node) = self.cluster.node(id)
+        {
+            let guests = self.nominated.on(&node.name).filter(|p| {
+                p.spec.priority >= pod.spec.priority && p.key != pod.key && self.cluster.pod(&p.key).is_none()
+            });
+            guests.for_each(|p| load.add(&p.spec, 1));
+        }
+        lower.iter().for_each(|p| load.add(&p.spec, -1));
+        if !fit::fits_load(have, &load, &pod.spec) {
+            let lacking = fit::lacking_load(have, &load, &pod.spec);
+            return Err(lacking.into_iter().flat_map(|r| r.reasons).map(Reason::into_owned).collect());
+        }
+        let violates = violating(&self.budgets, lower.iter().copied());
+        let mut victims: SmallVec<[&Pod; 8]> = SmallVec::new();
+        let mut violations = 0;
+        // Pods whose budgets would be broken are spared first.
+        for wanted in [true, false] {
+            for (victim, violates) in lower.iter().zip(&violates).filter(|(_, v)| **v == wanted) {
+                load.add(&victim.spec, 1);
+                if !fit::fits_load(have, &load, &pod.spec) {
+                    load.add(&victim.spec, -1);
+                    victims.push(victim);
+                    violations += usize::from(*violates);
+                }
+            }
+        }
+        if !victims.is_empty() {
+            victims.sort_by_key(|p| importance(p));
+            best.offer(id, violations, victims.iter().copied());
+        }
+        Ok(())
+    }
+
     /// The fewest and least important pods whose eviction makes a node do (`SelectVictimsOnNode`).
-    fn victims_on(&mut self, pod: &Pod, id: NodeId) -> Result<Preemption, Vec<String>> {
+    fn victims_on(&mut self, pod: &Pod, id: NodeId, best: &mut Best) -> Result<(), Vec<String>> {
         let mut lower: Vec<Pod> =
             self.cluster.pods_on(id).filter(|p| p.spec.priority < pod.spec.priority).cloned().collect();
         if lower.is_empty() {
-            return Err(alloc::vec!["No preemption victims found for incoming pod".into()]);
+            return Err(alloc::vec![NO_VICTIMS.into()]);
         }
         lower.sort_by_key(importance);
         let mut lifted = Vec::new();
         for victim in &lower {
             lifted.extend(self.cluster.lift(&victim.key));
         }
-        let mut result = Err(Vec::new());
+        let mut result = Ok(());
         match self.reject(pod, id) {
             Some(rejection) => {
-                result = Err(rejection.reasons.iter().map(|r| String::from(r.as_ref())).collect());
+                result = Err(rejection.reasons.into_iter().map(Reason::into_owned).collect());
             }
             None => {
-                let violates = violating(&self.budgets, &lower);
-                let mut victims: Vec<(Pod, bool)> = Vec::new();
+                let violates = violating(&self.budgets, lower.iter());
+                let mut victims: Vec<(&Pod, bool)> = Vec::new();
                 // Pods whose budgets would be broken are spared first.
                 for wanted in [true, false] {
                     for (victim, violates) in lower.iter().zip(&violates).filter(|(_, v)| **v == wanted) {
@@ -225,16 +305,14 @@ impl Scheduler {
                         self.cluster.put_back(placed);
                         if self.reject(pod, id).is_some() {
                             lifted.extend(self.cluster.lift(&victim.key));
-                            victims.push((victim.clone(), *violates));
+                            victims.push((victim, *violates));
                         }
                     }
                 }
                 victims.sort_by_key(|(p, _)| importance(p));
-                let name = self.cluster.node(id).map(|n| n.name.clone()).unwrap_or_default();
                 let violations = victims.iter().filter(|(_, v)| *v).count();
-                let victims: Vec<Pod> = victims.into_iter().map(|(p, _)| p).collect();
                 if !victims.is_empty() {
-                    result = Ok(Preemption { node: id, name, victims, violations });
+                    best.offer(id, violations, victims.iter().map(|(p, _)| *p));
                 }
             }
         }

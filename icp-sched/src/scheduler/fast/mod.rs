@@ -121,6 +121,15 @@ impl Fast {
         })
     }
 
+    /// Whether other pods matter to pods of `spec` only by what they take of a node.
+    pub(super) fn is_plain(&mut self, cluster: &Cluster, spec: &Arc<PodSpec>) -> bool {
+        if !Self::knows(spec) || node_affinity::named(spec).is_some() {
+            return false;
+        }
+        let state = self.state(cluster, spec);
+        state.axes.is_plain() && !state.unusual
+    }
+
     /// Whether all that matters to pods of `spec` is kept here.
     fn knows(spec: &PodSpec) -> bool {
         spec.spread_hard.len().max(spec.spread_soft.len()) <= spread::CONSTRAINTS_MAX
