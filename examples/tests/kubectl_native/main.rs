@@ -18,6 +18,9 @@ use cluster::{Cluster, LIMIT, find, finish};
 use icp_node::backend::native::{LoopbackNetwork, NativeConfig, NativeRuntime, helper_main};
 use rustix::thread::UnshareFlags;
 
+/// A case and its name.
+type Case = (&'static str, fn(&Cluster));
+
 fn main() -> ExitCode {
     if let Some(code) = helper_main(std::env::args_os()) {
         return code;
@@ -93,7 +96,7 @@ fn inside(name: &str) -> ExitCode {
     let script = "echo one; echo two >&2; trap 'exit 0' TERM; while true; do sleep 0.1; done";
     cluster.pod("web", &["sh", "-c", script], "Always");
     cluster.wait_state("web", "running");
-    let cases: [(&str, fn(&Cluster)); 8] = [
+    let cases: [Case; 8] = [
         ("logs", logs),
         ("followed_logs", followed_logs),
         ("previous_logs", previous_logs),
