@@ -30,7 +30,8 @@ async fn run(address: &str, kubeconfig: &str) -> Result<(), Error> {
     let admin = ca.client("kubernetes-admin", &["system:masters"], now)?;
     let socket = tokio::net::TcpListener::bind(address).await?;
     let address = socket.local_addr()?;
-    std::fs::write(kubeconfig, ca.kubeconfig(&format!("https://{address}"), "icp", "admin", &admin))?;
+    let config = ca.kubeconfig(&format!("https://{address}"), "icp", "admin", &admin);
+    examples::pki::private(kubeconfig.as_ref(), config.as_bytes())?;
 
     let options = Options {
         ca_pem: Some(ca.certificate_pem().into()),
@@ -40,7 +41,7 @@ async fn run(address: &str, kubeconfig: &str) -> Result<(), Error> {
     };
     let server = ApiServer::builder(Arc::new(Memory::new()))
         .clock(SystemClock)
-        .rng(Rng::new(u64::from(std::process::id())))
+        .rng(Rng::new(examples::daemon::seed()))
         .entropy(SystemEntropy::new())
         .options(options)
         .build();

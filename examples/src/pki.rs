@@ -2,7 +2,8 @@
 //!
 //! | file | who shows it |
 //! |---|---|
-//! | `ca.crt`, `ca.key` | the authority; every component trusts it |
+//! | `ca` | the authority; every component trusts it |
+//! | `etcd-ca` | the authority of the store: whoever it signs for may read and write everything |
 //! | `apiserver` | the API servers, to clients |
 //! | `apiserver-kubelet-client` | the API servers, to kubelets |
 //! | `etcd-server`, `etcd-client` | the store, and the API servers to it |
@@ -33,6 +34,13 @@ pub enum PkiFilesError {
     /// A certificate could not be made.
     #[error(transparent)]
     Pki(#[from] PkiError),
+}
+
+impl PkiFilesError {
+    /// Whether the file is not there.
+    fn is_not_found(&self) -> bool {
+        matches!(self, Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
 }
 
 /// What the certificates name.
@@ -70,28 +78,21 @@ impl PkiDir {
         let dir = Self(directory.into());
         fs::create_dir_all(&dir.0).map_err(at(&dir.0))?;
         fs::set_permissions(&dir.0, fs::Permissions::from_mode(0o700)).map_err(at(&dir.0))?;
-        let ca = match dir.identity("ca") {
-            Ok(identity) => Authority::from_identity(identity)?,
-            Err(_) => {
-                let ca = Authority::generate("icp-ca", now)?;
-                dir.write("ca", ca.identity())?;
-                ca
-            }
-        };
-        let names = |list: &[String]| list.to_vec();
-        let serving = |common: &str, list: Vec<String>| {
+        let (ca, etcd_ca) = (dir.kept_authority("ca", now)?, dir.kept_authority("etcd-ca", now)?);
+        let serving = |ca: &Authority, common: &str, list: &[String]| {
             let list: Vec<&str> = list.iter().map(String::as_str).collect();
             ca.serving(common, &list, now)
         };
-        dir.write("apiserver", &serving("kube-apiserver", names(&plan.apiserver_names))?)?;
-        dir.write("etcd-server", &serving("etcd", names(&plan.etcd_names))?)?;
-        let clients: [(&str, &str, &[&str]); 7] = [
+        dir.write("apiserver", &serving(&ca, "kube-apiserver", &plan.apiserver_names)?)?;
+        dir.write("etcd-server", &serving(&etcd_ca, "etcd", &plan.etcd_names)?)?;
+        dir.write("etcd-client", &etcd_ca.client("kube-apiserver-etcd-client", &[], now)?)?;
+        let clients: [(&str, &str, &[&str]); 6] = [
             ("admin", "kubernetes-admin", &["system:masters"]),
-            ("apiserver-kubelet-client", "kube-apiserver-kubelet-client", &["system:masters"]),
-            ("etcd-client", "kube-apiserver-etcd-client", &[]),
+            // The name is what kubelets let in; it has no rights at the API server itself.
+            ("apiserver-kubelet-client", "kube-apiserver-kubelet-client", &[]),
             ("controller-manager", "system:kube-controller-manager", &[]),
             ("scheduler", "system:kube-scheduler", &[]),
-            ("proxy", "system:kube-proxy", &["system:node-proxier"]),
+            ("proxy", "system:kube-proxy", &[]),
             ("dns", "system:kube-dns", &[]),
         ];
         for (file, user, groups) in clients {
@@ -102,7 +103,7 @@ impl PkiDir {
             list.extend(addresses.iter().cloned());
             let user = format!("system:node:{node}");
             dir.write(&format!("node-{node}"), &ca.client(&user, &["system:nodes"], now)?)?;
-            dir.write(&format!("kubelet-{node}"), &serving(&user, list)?)?;
+            dir.write(&format!("kubelet-{node}"), &serving(&ca, &user, &list)?)?;
         }
         Ok(dir)
     }
@@ -119,6 +120,14 @@ impl PkiDir {
     /// If it cannot be read.
     pub fn ca_pem(&self) -> Result<String, PkiFilesError> {
         self.read("ca.crt")
+    }
+
+    /// The certificate of the store's authority in PEM.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn etcd_ca_pem(&self) -> Result<String, PkiFilesError> {
+        self.read("etcd-ca.crt")
     }
 
     /// A certificate with its key.
@@ -140,14 +149,29 @@ impl PkiDir {
         Ok(Authority::from_identity(self.identity("ca")?)?)
     }
 
+    /// The authority `name` as it lies in the directory, or a new one. One that is there and cannot be read is an error:
+    /// a new one in its place would lock out all who trust the old.
+    fn kept_authority(&self, name: &str, now: Time) -> Result<Authority, PkiFilesError> {
+        match self.read(&format!("{name}.crt")) {
+            Err(e) if e.is_not_found() => {
+                let ca = Authority::generate(&format!("icp-{name}"), now)?;
+                self.write(name, ca.identity())?;
+                Ok(ca)
+            }
+            Err(e) => Err(e),
+            Ok(_) => Ok(Authority::from_identity(self.identity(name)?)?),
+        }
+    }
+
     fn read(&self, name: &str) -> Result<String, PkiFilesError> {
         let path = self.0.join(name);
         fs::read_to_string(&path).map_err(at(&path))
     }
 
+    /// The certificate is last: one that is there has its key.
     fn write(&self, name: &str, identity: &Identity) -> Result<(), PkiFilesError> {
-        private(&self.0.join(format!("{name}.crt")), identity.certificate_pem.as_bytes())?;
-        private(&self.0.join(format!("{name}.key")), identity.key_pem.as_bytes())
+        private(&self.0.join(format!("{name}.key")), identity.key_pem.as_bytes())?;
+        private(&self.0.join(format!("{name}.crt")), identity.certificate_pem.as_bytes())
     }
 
     /// The key of service account tokens that all API servers share (PKCS#8), made at first use.
@@ -156,8 +180,9 @@ impl PkiDir {
     /// If it cannot be made, read or written.
     pub fn service_account_key(&self) -> Result<Vec<u8>, PkiFilesError> {
         let path = self.0.join("sa.p8");
-        if let Ok(key) = fs::read(&path) {
-            return Ok(key);
+        match fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            read => return read.map_err(at(&path)),
         }
         let key = icp_core::server::auth::token::TokenKey::generate().map_err(|e| PkiFilesError::File {
             path: path.clone(),
@@ -173,12 +198,84 @@ impl PkiDir {
 /// # Errors
 /// If it cannot be written.
 pub fn private(path: &Path, data: &[u8]) -> Result<(), PkiFilesError> {
-    let fresh = path.with_extension("new");
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let fresh = path.with_file_name(format!(".{name}.{}", std::process::id()));
     let write = || -> io::Result<()> {
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        io::Write::write_all(&mut file, data)?;
-        fs::rename(&fresh, path)
+        // Made here and nowhere else: a link that somebody else put there, or a file that they can read, is refused.
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+        let done = io::Write::write_all(&mut file, data).and_then(|()| fs::rename(&fresh, path));
+        if done.is_err() {
+            // The error that is told is the first one.
+            let _ = fs::remove_file(&fresh);
+        }
+        done
     };
     write().map_err(at(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("icp-pki-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            drop(fs::remove_dir_all(&self.0));
+        }
+    }
+
+    fn plan() -> PkiPlan {
+        let names = vec!["localhost".to_string()];
+        PkiPlan {
+            apiserver_names: names.clone(),
+            etcd_names: names,
+            nodes: vec![("w1".into(), vec!["10.0.0.1".into()])],
+        }
+    }
+
+    #[test]
+    fn authorities_are_kept_and_never_replaced_when_they_cannot_be_read() {
+        let scratch = Scratch::new("kept");
+        let now: Time = "2026-11-24T00:00:00Z".parse().unwrap();
+        let first = PkiDir::create(&scratch.0, &plan(), now).unwrap();
+        let (ca, etcd_ca, key) =
+            (first.ca_pem().unwrap(), first.etcd_ca_pem().unwrap(), first.service_account_key().unwrap());
+        assert_ne!(ca, etcd_ca);
+        let again = PkiDir::create(&scratch.0, &plan(), now).unwrap();
+        assert_eq!(again.ca_pem().unwrap(), ca);
+        assert_eq!(again.service_account_key().unwrap(), key);
+        fs::write(scratch.0.join("ca.key"), [0xff]).unwrap();
+        assert!(PkiDir::create(&scratch.0, &plan(), now).is_err());
+        assert_eq!(first.ca_pem().unwrap(), ca);
+    }
+
+    #[test]
+    fn files_are_private_and_follow_no_link() {
+        let scratch = Scratch::new("private");
+        let now: Time = "2026-11-24T00:00:00Z".parse().unwrap();
+        let dir = scratch.0.join("pki");
+        PkiDir::create(&dir, &plan(), now).unwrap().service_account_key().unwrap();
+        for entry in fs::read_dir(&dir).unwrap() {
+            let entry = entry.unwrap();
+            assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o077, 0, "{:?}", entry.path());
+        }
+        let (file, victim) = (scratch.0.join("kubeconfig"), scratch.0.join("victim"));
+        fs::write(&victim, "theirs").unwrap();
+        let link = scratch.0.join(format!(".kubeconfig.{}", std::process::id()));
+        std::os::unix::fs::symlink(&victim, &link).unwrap();
+        assert!(private(&file, b"secret").is_err());
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "theirs");
+        fs::remove_file(&link).unwrap();
+        private(&file, b"secret").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"secret");
+    }
 }

@@ -148,7 +148,8 @@ impl Design<'_> {
                 "calico-node".into(),
                 Role::CalicoNode(calico_node::Config {
                     access: self.access(own),
-                    identity: "admin".into(),
+                    // A master is no Node: its agent only reads Nodes, as kube-proxy may.
+                    identity: "proxy".into(),
                     node: name,
                     is_node: false,
                     cluster_cidr: POD_NETWORK,
@@ -366,8 +367,9 @@ impl RealCluster {
         std::fs::create_dir_all(&etc).map_err(at(&etc))?;
         for (machine, roles) in roles.iter() {
             for (name, role) in roles {
-                let text = serde_json::to_vec_pretty(role).unwrap_or_default();
-                private(&etc.join(format!("{machine}-{name}.json")), &text)?;
+                let file = etc.join(format!("{machine}-{name}.json"));
+                let text = serde_json::to_vec_pretty(role).map_err(|e| at(&file)(e.into()))?;
+                private(&file, &text)?;
             }
         }
         if let Some(Store::Etcd(urls)) = &options.store {

@@ -46,7 +46,7 @@ impl std::str::FromStr for Store {
 }
 
 impl Store {
-    /// Opens it. `pki` holds the client certificate for `https` endpoints.
+    /// Opens it. `pki` holds the authority and the client certificate for `https` endpoints.
     ///
     /// # Errors
     /// If the directory is in use or corrupt, or a URL is not understood.
@@ -72,7 +72,7 @@ impl Store {
                 let secure = urls.iter().any(|u| u.starts_with("https:"));
                 let tls = match pki.filter(|_| secure) {
                     Some(pki) => {
-                        Some(tls::client(&pki.ca_pem()?, Some(&pki.identity("etcd-client")?), &["h2"])?)
+                        Some(tls::client(&pki.etcd_ca_pem()?, Some(&pki.identity("etcd-client")?), &["h2"])?)
                     }
                     None => None,
                 };

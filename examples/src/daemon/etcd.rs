@@ -19,7 +19,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where its data lies.
     pub data_dir: PathBuf,
-    /// The directory of certificates; clients must show one of its authority.
+    /// The directory of certificates; clients must show one of the authority `etcd-ca`.
     pub pki: PathBuf,
 }
 
@@ -38,7 +38,7 @@ pub fn open(data_dir: &std::path::Path) -> Result<Disk, DaemonError> {
 /// If the directory or the address cannot be had.
 pub async fn run(config: Config, stop: Stop) -> Result<(), DaemonError> {
     let pki = PkiDir::open(&config.pki);
-    let tls = tls::server_mutual(&pki.identity("etcd-server")?, &pki.ca_pem()?)?;
+    let tls = tls::server_mutual(&pki.identity("etcd-server")?, &pki.etcd_ca_pem()?)?;
     let disk = open(&config.data_dir)?;
     let listener = super::listen(config.listen).await?;
     let options = ServerOptions {

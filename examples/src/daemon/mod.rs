@@ -133,8 +133,21 @@ impl Access {
     /// # Errors
     /// As [`Access::client`].
     pub fn http_client(&self, identity: &str, user_agent: &str) -> Result<HttpClient, DaemonError> {
+        self.connect(Some(identity), user_agent)
+    }
+
+    /// A client that shows no certificate: it may read what is open to all, such as `/readyz`.
+    ///
+    /// # Errors
+    /// If the authority cannot be read or used.
+    pub fn anonymous(&self, user_agent: &str) -> Result<HttpClient, DaemonError> {
+        self.connect(None, user_agent)
+    }
+
+    fn connect(&self, identity: Option<&str>, user_agent: &str) -> Result<HttpClient, DaemonError> {
         let pki = PkiDir::open(&self.pki);
-        let tls = tls::client(&pki.ca_pem()?, Some(&pki.identity(identity)?), &["h2"])?;
+        let identity = identity.map(|name| pki.identity(name)).transpose()?;
+        let tls = tls::client(&pki.ca_pem()?, identity.as_ref(), &["h2"])?;
         Ok(HttpClient::new(HttpConfig {
             endpoints: self.endpoints.clone(),
             tls: Some(tls),

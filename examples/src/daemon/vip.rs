@@ -135,7 +135,7 @@ pub async fn run(config: Config, stop: Stop) -> Result<(), DaemonError> {
     let readable =
         wait::readable(duplicate(node.sockets.as_fd())?).map_err(DaemonError::io("waiting on a socket"))?;
     let health = match &config.healthy_if {
-        Some(access) => Some(Arc::new(access.http_client("admin", "icp-vip")?)),
+        Some(access) => Some(Arc::new(access.anonymous("icp-vip")?)),
         None => None,
     };
     let (tell, mut demotion) = tokio::sync::watch::channel(if health.is_some() { 255_u8 } else { 0 });

@@ -147,7 +147,7 @@ impl Authority {
         Ok(Identity { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
 
-    /// A serving certificate for names and addresses.
+    /// A serving certificate for names and addresses. It opens nothing: a client that shows it is refused.
     ///
     /// # Errors
     /// If a name cannot stand in a certificate.
@@ -155,8 +155,7 @@ impl Authority {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names).map_err(at("subject alternative names"))?;
         params.distinguished_name = subject(common_name, &[]);
-        params.extended_key_usages =
-            [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth].to_vec();
+        params.extended_key_usages = [ExtendedKeyUsagePurpose::ServerAuth].to_vec();
         self.issue(params, now)
     }
 
