@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::cluster::report::percentile;
+
 /// How long one call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest answer that is read, in bytes.
@@ -94,10 +96,8 @@ fn call(address: std::net::SocketAddr) -> io::Result<String> {
     Ok(body.trim().to_string())
 }
 
-fn percentile(times: &mut [Duration], part: usize) -> u64 {
-    times.sort_unstable();
-    let at = (times.len() * part / 100).min(times.len().saturating_sub(1));
-    times.get(at).map_or(0, |t| u64::try_from(t.as_micros()).unwrap_or(u64::MAX))
+fn micros_since(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Looks a name up and calls it, again and again; a failure is told with how far it came.
@@ -109,17 +109,19 @@ fn probe(host: &str, port: u16, count: usize) -> Result<(), String> {
         let started = Instant::now();
         let found = (host, port).to_socket_addrs().map_err(|e| format!("looking {host} up: {e}"))?.next();
         let found = found.ok_or_else(|| format!("{host} has no address"))?;
-        lookups.push(started.elapsed());
+        lookups.push(micros_since(started));
         address = Some(found);
         let started = Instant::now();
         let answer = call(found).map_err(|e| format!("call {i} to {found}: {e}"))?;
-        calls.push(started.elapsed());
+        calls.push(micros_since(started));
         *answers.entry(answer).or_default() += 1;
     }
+    lookups.sort_unstable();
+    calls.sort_unstable();
     let line = json!({
         "address": address.map(|a| a.ip().to_string()),
-        "dns_p50_us": percentile(&mut lookups, 50), "dns_p99_us": percentile(&mut lookups, 99),
-        "call_p50_us": percentile(&mut calls, 50), "call_p99_us": percentile(&mut calls, 99),
+        "dns_p50_us": percentile(&lookups, 50), "dns_p99_us": percentile(&lookups, 99),
+        "call_p50_us": percentile(&calls, 50), "call_p99_us": percentile(&calls, 99),
         "answers": answers,
     });
     println!("{line}");

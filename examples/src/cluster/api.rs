@@ -39,6 +39,14 @@ pub enum ApiFailure {
         /// What is wrong.
         detail: String,
     },
+    /// The cluster is not as it should be.
+    #[error("{what}: {detail}")]
+    Unexpected {
+        /// What was looked at.
+        what: String,
+        /// What is wrong with it.
+        detail: String,
+    },
     /// It took too long.
     #[error("{what}: not within {} s; last seen: {last}", limit.as_secs())]
     Timeout {

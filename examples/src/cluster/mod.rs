@@ -9,6 +9,7 @@ pub mod report;
 pub mod sim;
 pub mod view;
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ use options::{Mode, Options};
 use report::Report;
 
 use crate::daemon::DaemonError;
+
+/// Names that are tried for a fresh temporary directory.
+const STATE_NAMES_MAX: u32 = 100;
 
 /// Why the cluster does not come up, or does not go on.
 #[derive(Debug, thiserror::Error)]
@@ -70,16 +74,34 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// The directory of `options`, or a fresh temporary one.
+    /// The directory of `options`, or a fresh temporary one. Only its owner may look into what is made.
     ///
     /// # Errors
     /// If it cannot be made.
     pub fn open(options: &Options) -> Result<Self, ClusterError> {
-        let (path, keep) = match &options.state {
-            Some(path) => (path.clone(), true),
-            None => (std::env::temp_dir().join(format!("icp-{}", std::process::id())), false),
+        let private = |recursive: bool, path: &Path| {
+            std::fs::DirBuilder::new().recursive(recursive).mode(0o700).create(path)
         };
-        std::fs::create_dir_all(&path).map_err(at(&path))?;
+        let (path, keep) = match &options.state {
+            Some(path) => {
+                private(true, path).map_err(at(path))?;
+                (path.clone(), true)
+            }
+            None => {
+                // Never a directory that is there already: in a shared /tmp it may be somebody else's.
+                let name = |n: u32| std::env::temp_dir().join(format!("icp-{}-{n}", std::process::id()));
+                let mut n = 0;
+                loop {
+                    match private(false, &name(n)) {
+                        Ok(()) => break (name(n), false),
+                        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && n < STATE_NAMES_MAX => {
+                            n += 1
+                        }
+                        Err(e) => return Err(at(&name(n))(e)),
+                    }
+                }
+            }
+        };
         let path = path.canonicalize().map_err(at(&path))?;
         Ok(Self { path, keep })
     }

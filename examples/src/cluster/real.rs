@@ -275,9 +275,12 @@ async fn carry(listener: tokio::net::TcpListener, to: String) {
         };
         let to = to.clone();
         tokio::spawn(async move {
-            if let Ok(mut outside) = tokio::net::TcpStream::connect(&to).await {
-                // Either side may break the connection; the client connects again.
-                let _ = tokio::io::copy_bidirectional(&mut inside, &mut outside).await;
+            match tokio::net::TcpStream::connect(&to).await {
+                Ok(mut outside) => {
+                    // Either side may break the connection; the client connects again.
+                    let _ = tokio::io::copy_bidirectional(&mut inside, &mut outside).await;
+                }
+                Err(e) => eprintln!("store {to}: {e}"),
             }
         });
     }
@@ -288,7 +291,9 @@ fn host_of(url: &str) -> Result<(&str, &str), ClusterError> {
         ClusterError::Unsupported(format!("--store etcd:{url}: not http://HOST:PORT or https://HOST:PORT"))
     };
     let (scheme, rest) = url.split_once("://").ok_or_else(refuse)?;
-    rest.rsplit_once(':').ok_or_else(refuse)?;
+    if !matches!(scheme, "http" | "https") || !rest.contains(':') {
+        return Err(refuse());
+    }
     Ok((scheme, rest.trim_end_matches('/')))
 }
 

@@ -6,6 +6,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+/// The value that `percent` of all are not above (nearest rank); 0 of none.
+pub(crate) fn percentile(sorted: &[u64], percent: usize) -> u64 {
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied().unwrap_or(0)
+}
+
 /// How a part of the acceptance list ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -110,5 +116,20 @@ impl Report {
         }
         let _ = out.flush();
         *lines = rows.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_the_nearest_rank() {
+        let hundred: Vec<u64> = (1..=100).collect();
+        assert_eq!(
+            (percentile(&hundred, 50), percentile(&hundred, 99), percentile(&hundred, 100)),
+            (50, 99, 100)
+        );
+        assert_eq!((percentile(&[], 50), percentile(&[7], 1), percentile(&[1, 2, 3], 50)), (0, 7, 2));
     }
 }

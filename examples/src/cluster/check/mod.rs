@@ -53,6 +53,11 @@ impl Tally {
         self.not_yet += 1;
     }
 
+    /// Tells of a part that has nothing to look at here; it is not counted.
+    pub fn left_out(&self, report: &Report, name: &str, why: &str) {
+        report.line("check", &format!("{name} is left out: {why}"));
+    }
+
     /// Prints the sum; true if nothing failed. What is not built is told, and does not count as passed.
     #[must_use]
     pub fn finish(&self, report: &Report) -> bool {
@@ -63,8 +68,8 @@ impl Tally {
 }
 
 /// A failure in words.
-pub(crate) fn wrong(place: &str, detail: impl Into<String>) -> ApiFailure {
-    ApiFailure::Manifest { place: place.into(), detail: detail.into() }
+pub(crate) fn wrong(what: &str, detail: impl Into<String>) -> ApiFailure {
+    ApiFailure::Unexpected { what: what.into(), detail: detail.into() }
 }
 
 /// The list for a simulated cluster: what needs no packets.
@@ -77,6 +82,8 @@ pub async fn sim(cluster: &SimCluster, options: &Options, report: &Report) -> bo
     tally.part(report, ".service", workload::service_objects(api)).await;
     if options.nodes > 1 {
         tally.part(report, ".worker", worker_loss(cluster, api, report)).await;
+    } else {
+        tally.left_out(report, ".worker", "there is no other");
     }
     tally.part(report, ".clean", workload::clean(api)).await;
     tally.finish(report)

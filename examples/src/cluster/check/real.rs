@@ -1,6 +1,7 @@
 //! The list for a cluster of machines.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::super::api::{Api, ApiFailure};
 use super::super::real::{MASTER_VIP, RealCluster};
-use super::super::report::Report;
+use super::super::report::{Report, percentile};
 use super::super::view::condition;
 use super::{NAMESPACE, Tally, Workload, workload, wrong};
 use crate::lab::{Place, Signal, Spawn};
@@ -24,6 +25,8 @@ const STARTS: usize = 10;
 const CALLS: usize = 200;
 /// Writes under way while the store is killed.
 const WRITERS: usize = 8;
+/// Writes that are acknowledged before the store is killed.
+const WRITES_BEFORE: usize = 50;
 
 /// Walks the list.
 pub async fn run(cluster: &RealCluster, report: &Report) -> bool {
@@ -37,15 +40,27 @@ pub async fn run(cluster: &RealCluster, report: &Report) -> bool {
         tally.part(report, ".starts", starts(api, &web, report)).await;
         tally.part(report, ".service", service(cluster, &web, report)).await;
         tally.part(report, ".logs", logs(cluster)).await;
+    } else {
+        tally.left_out(report, ".starts, .service, .logs, .worker", "no pods run");
     }
     tally.not_yet(report, ".policy", "NetworkPolicy is stored but not enforced");
-    tally.part(report, ".vip", vip(cluster, report)).await;
-    tally.part(report, ".store", store(cluster, report)).await;
+    if cluster.masters.len() > 1 {
+        tally.part(report, ".vip", vip(cluster, report)).await;
+    } else {
+        tally.left_out(report, ".vip", "there is no other master");
+    }
+    if cluster.lab.process("store", "etcd").is_some() {
+        tally.part(report, ".store", store(cluster, report)).await;
+    } else {
+        tally.left_out(report, ".store", "the store is outside of this cluster");
+    }
     if pods && cluster.workers.len() > 1 {
         tally.part(report, ".worker", worker(cluster, report)).await;
+    } else if pods {
+        tally.left_out(report, ".worker", "there is no other");
     }
     tally.part(report, ".clean", workload::clean(api)).await;
-    memory(report);
+    memory(&cluster.state.path().join("etc"), report);
     tally.finish(report)
 }
 
@@ -86,11 +101,6 @@ async fn run_pod(
     let log = log_of(cluster, name).await?;
     api.delete(&resources::PODS, NAMESPACE, name).await?;
     if phase == "Succeeded" { Ok(log) } else { Err(wrong(name, log.trim().to_string())) }
-}
-
-fn percentile(sorted: &[u64], part: usize) -> u64 {
-    let at = (sorted.len() * part / 100).min(sorted.len().saturating_sub(1));
-    sorted.get(at).copied().unwrap_or(0)
 }
 
 /// From the creation of a pod to its readiness, as a client sees it.
@@ -166,9 +176,6 @@ async fn reachable(cluster: &RealCluster) -> bool {
 
 /// The master that holds the address loses its power: another takes the address over.
 async fn vip(cluster: &RealCluster, report: &Report) -> Result<String, ApiFailure> {
-    if cluster.masters.len() < 2 {
-        return Ok("one master: nothing to hand over to".into());
-    }
     let first = holder(cluster).await?;
     let lost = Instant::now();
     let off = cluster.lab.power_off(&first).await;
@@ -205,9 +212,6 @@ fn counter(i: usize) -> Value {
 
 /// The store's process is killed under writes: what was acknowledged is there afterwards.
 async fn store(cluster: &RealCluster, report: &Report) -> Result<String, ApiFailure> {
-    if cluster.lab.process("store", "etcd").is_none() {
-        return Ok("the store is outside of this cluster; it is left alone".into());
-    }
     let (next, acknowledged) = (Arc::new(AtomicUsize::new(0)), Arc::new(std::sync::Mutex::new(Vec::new())));
     let (tell, stop) = tokio::sync::watch::channel(false);
     let mut writers = tokio::task::JoinSet::new();
@@ -225,7 +229,16 @@ async fn store(cluster: &RealCluster, report: &Report) -> Result<String, ApiFail
             }
         });
     }
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let started = Instant::now();
+    while acknowledged.lock().unwrap_or_else(std::sync::PoisonError::into_inner).len() < WRITES_BEFORE {
+        if started.elapsed() > WAIT {
+            return Err(wrong(
+                "store",
+                format!("did not take {WRITES_BEFORE} writes within {} s", WAIT.as_secs()),
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let killed = Instant::now();
     let kill = cluster.lab.kill("store", "etcd", Signal::KILL).await;
     kill.map_err(|e| wrong("store", e.to_string()))?;
@@ -276,16 +289,16 @@ async fn worker(cluster: &RealCluster, report: &Report) -> Result<String, ApiFai
     Ok(format!("{node} off: {moved} pods run elsewhere after {:.1} s; it came back", took.as_secs_f64()))
 }
 
-/// Resident memory of each daemon, by what its configuration is called.
-fn memory(report: &Report) {
+/// Resident memory of each daemon whose configuration lies in `etc`, by what the configuration is called.
+fn memory(etc: &Path, report: &Report) {
     let mut by_role = BTreeMap::<String, Vec<u64>>::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let path = entry.path();
         let command = std::fs::read(path.join("cmdline")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command).into_owned();
-        let mut words = command.split('\0');
-        let Some(file) = words.find(|w| w.ends_with(".json") && w.contains("/etc/")) else { continue };
-        let name = file.rsplit('/').next().unwrap_or("").trim_end_matches(".json");
+        let words = command.split('\0');
+        let Some(file) = words.map(Path::new).find(|w| w.parent() == Some(etc)) else { continue };
+        let name = file.file_stem().unwrap_or_default().to_string_lossy();
         let role: String = name
             .split('-')
             .filter(|part| !part.chars().all(|c| c.is_ascii_digit()))

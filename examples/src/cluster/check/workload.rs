@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::super::api::{Api, ApiFailure};
 use super::super::report::Report;
+use super::super::sim::SERVICE_NETWORK;
 use super::super::view::condition;
 use super::{NAMESPACE, wrong};
 
@@ -146,11 +147,6 @@ pub(super) async fn api_part(api: &Api) -> Result<String, ApiFailure> {
     Ok(format!("create, read, patch, conflict, delete; create took {:.1} ms", took.as_secs_f64() * 1e3))
 }
 
-fn millis(of: &Object, pointer: &str) -> Option<i64> {
-    let text = of.str_at(pointer);
-    text.parse::<icp_core::base::Time>().ok().map(|t| t.as_micros() / 1000)
-}
-
 /// Roll out, scale, roll to a new version.
 pub(super) async fn pods_part(api: &Api, web: &Workload, report: &Report) -> Result<String, ApiFailure> {
     let started = Instant::now();
@@ -167,13 +163,6 @@ pub(super) async fn pods_part(api: &Api, web: &Workload, report: &Report) -> Res
     if after.iter().any(|p| before.iter().any(|b| b.metadata.uid == p.metadata.uid)) {
         return Err(wrong("the new version", "is served by a pod of the old one"));
     }
-    let mut times: Vec<i64> = after
-        .iter()
-        .filter_map(|p| {
-            Some(millis(p, "/status/startTime")? - p.metadata.creation_timestamp?.as_micros() / 1000)
-        })
-        .collect();
-    times.sort_unstable();
     report.figure("three pods from apply to ready", &json!(up.as_millis() as u64), "ms");
     let nodes: std::collections::BTreeSet<&str> = after.iter().map(|p| p.str_at("/spec/nodeName")).collect();
     Ok(format!("{REPLICAS} up, scaled to {SCALED}, rolled to version 2, on {} nodes", nodes.len()))
@@ -187,7 +176,13 @@ pub(super) async fn service_objects(api: &Api) -> Result<String, ApiFailure> {
     });
     let service = api.apply(service, NAMESPACE).await?;
     let ip = service.str_at("/spec/clusterIP").to_string();
+    if !ip.parse().is_ok_and(|ip: std::net::IpAddr| SERVICE_NETWORK.contains(&ip)) {
+        return Err(wrong("web", format!("has the ClusterIP {ip:?}, which is not of {SERVICE_NETWORK}")));
+    }
     let pods = pods_of(api, LABEL).await?;
+    if pods.is_empty() {
+        return Err(wrong("web", "has no ready pods"));
+    }
     let mut want: Vec<String> = pods.iter().map(|p| p.str_at("/status/podIP").to_string()).collect();
     want.sort();
     api.wait("the endpoints of web", WAIT, async |api| {
