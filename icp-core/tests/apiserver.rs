@@ -259,6 +259,8 @@ fn custom_resources_are_served_as_soon_as_they_are_defined() {
         "versions":[{"name":"v1","served":true,"storage":true,"schema":{"openAPIV3Schema":{"type":"object","x-kubernetes-preserve-unknown-fields":true}}}]}});
     let (code, made) = s.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &definition);
     assert_eq!(code, 201, "{made}");
+    assert_eq!(made["status"]["conditions"][1]["type"], "Established");
+    assert_eq!(made["status"]["storedVersions"], json!(["v1"]));
     let object =
         json!({"apiVersion":"stable.example.com/v1","kind":"CronTab","metadata":{"name":"c"},"spec":{"x":1}});
     let (code, got) = s.post(path, &object);

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
-use http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -42,7 +42,10 @@ fn json_response(value: &Value) -> Response<Body> {
 
 /// A document with its hash as ETag; 304 if the client has it.
 fn tagged(headers: &HeaderMap, value: &Value, content_type: &'static str) -> Response<Body> {
-    let body = serde_json::to_vec(value).unwrap_or_default();
+    tagged_bytes(headers, serde_json::to_vec(value).unwrap_or_default(), content_type)
+}
+
+fn tagged_bytes(headers: &HeaderMap, body: Vec<u8>, content_type: &'static str) -> Response<Body> {
     let digest = ring::digest::digest(&ring::digest::SHA256, &body);
     let tag = format!("\"{}\"", B64.encode(digest.as_ref()));
     let mut response = if headers.get(IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == tag.as_bytes()) {
@@ -84,6 +87,16 @@ impl ApiServer {
             }
             ["api", version] => self.resource_list("", version).await,
             ["apis", group, version] => self.resource_list(group, version).await,
+            ["openapi", "v2"] => {
+                let document = openapi::v2::document(&self.resources().await?);
+                let [asked, answer] = openapi::v2::PROTOBUF;
+                let accepts = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok());
+                Ok(if accepts.flat_map(|v| v.split(',')).any(|v| v.trim() == asked) {
+                    tagged_bytes(headers, openapi::v2::protobuf(&document), answer)
+                } else {
+                    tagged(headers, &document, "application/json")
+                })
+            }
             ["openapi", "v3"] => {
                 Ok(tagged(headers, &openapi::index(&self.resources().await?), "application/json"))
             }
@@ -107,7 +120,7 @@ impl ApiServer {
 
     async fn paths(&self) -> Result<Vec<String>, Status> {
         let mut paths: Vec<String> =
-            ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]
+            ["/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
                 .iter()
                 .map(ToString::to_string)
                 .collect();

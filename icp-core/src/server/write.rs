@@ -110,6 +110,7 @@ impl Context {
         }
         self.admit(&mut object, None).await?;
         strategy::prepare_create(&info, &mut object);
+        self.decide_status(&mut object);
         self.stamp(&mut object);
         let generated = codec::meta_str(&object, "name").is_empty();
         for _ in 0..NAMES_MAX {
@@ -218,6 +219,9 @@ impl Context {
                 &mut new,
                 &old,
             );
+            if sub.is_none() {
+                self.decide_status(&mut new);
+            }
             codec::set_revision(&mut new, kv.mod_revision);
             let errors = validate::update(&info, sub, &new, &old);
             if !errors.is_empty() {

@@ -9,6 +9,8 @@
 //! assert!(apps["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"]["properties"]["spec"].is_object());
 //! ```
 
+pub mod v2;
+
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};

@@ -33,10 +33,6 @@ impl Context {
                 plan_identity(self, object);
                 self.server.check_escalation(&self.user, kind, object).await
             }
-            ("apiextensions.k8s.io", "CustomResourceDefinition") => {
-                pod::establish(object, self.now);
-                Ok(())
-            }
             ("certificates.k8s.io", "CertificateSigningRequest") if old.is_none() => {
                 let user = self.user.to_value();
                 for field in ["username", "groups", "uid", "extra"] {
@@ -50,6 +46,13 @@ impl Context {
                 Ok(())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Sets what of the status the server itself decides; after the strategy, which keeps clients from it.
+    pub(super) fn decide_status(&self, object: &mut Value) {
+        if self.info.kind == "CustomResourceDefinition" && self.info.gvr.group == "apiextensions.k8s.io" {
+            pod::establish(object, self.now);
         }
     }
 
