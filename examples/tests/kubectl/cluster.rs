@@ -114,7 +114,18 @@ impl Cluster {
         std::os::unix::fs::symlink(kubectl.canonicalize().unwrap(), bin.join("kubectl")).unwrap();
         std::fs::write(dir.join("prelude"), PRELUDE).unwrap();
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["cluster", "--mode", mode, "--nodes", "3", "--listen", "127.0.0.1:0", "--for", "10m", "--json"])
+            .args([
+                "cluster",
+                "--mode",
+                mode,
+                "--nodes",
+                "3",
+                "--listen",
+                "127.0.0.1:0",
+                "--for",
+                "10m",
+                "--json",
+            ])
             .arg("--kubeconfig")
             .arg(dir.join("admin.conf"))
             .stdin(Stdio::null())

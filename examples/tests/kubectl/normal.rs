@@ -37,7 +37,9 @@ fn line(text: &str) -> String {
         let end = rest.find(|c: char| !is_word(c)).unwrap_or(rest.len());
         if end > 0 {
             out.push_str(&word(&rest[..end], before));
-            before = &rest[..end];
+            if rest[..end].bytes().any(|b| b.is_ascii_alphanumeric()) {
+                before = &rest[..end];
+            }
             rest = &rest[end..];
             continue;
         }
@@ -98,10 +100,14 @@ fn replaced(text: &str, before: &str) -> String {
     if is_uid(text) {
         return "<uid>".into();
     }
-    if text.len() >= 20 && text.ends_with('Z') && text.as_bytes().get(10) == Some(&b'T') && text.starts_with("20") {
+    if text.len() >= 20
+        && text.ends_with('Z')
+        && text.as_bytes().get(10) == Some(&b'T')
+        && text.starts_with("20")
+    {
         return "<time>".into();
     }
-    if before == "resourceVersion:" && digits(text) {
+    if before.trim_end_matches(':') == "resourceVersion" && digits(text) {
         return "<rv>".into();
     }
     let node_port = |t: &str| digits(t) && t.parse().is_ok_and(|port: u32| (30000..=32767).contains(&port));
@@ -165,6 +171,7 @@ pub(crate) fn check() {
         ("https://127.0.0.1:42487 10.1.2.3:80,10.1.2.4", "https://<ip>:<port> <ip>:80,<ip>"),
         ("pod-template-hash=58b54dbfbf web-58b54dbfbf", "pod-template-hash=<hash> web-<hash>"),
         ("resourceVersion: \"123\"", "resourceVersion: \"<rv>\""),
+        ("\"resourceVersion\": \"123\",", "\"resourceVersion\": \"<rv>\","),
         ("uid: 63066b8f-79a4-4893-8427-eda403fb368a", "uid: <uid>"),
         ("node/worker-1 v1.37.4+icp 10m 300s 2m3s 2m", "node/<node> v1.37.<n>+icp 10m <age> <age> <age>"),
         ("80:31234/TCP nodePort: 30000", "80:<nodeport>/TCP nodePort: <nodeport>"),

@@ -53,7 +53,8 @@ pub(crate) fn talk(cluster: &Cluster, script: &str, line: &str, turns: &[Turn]) 
                 Turn::See(text) => {
                     while !seen.contains(text) {
                         let left = until.saturating_duration_since(Instant::now());
-                        let more = told.recv_timeout(left).map_err(|_| format!("{seen:?} has no {text:?}"))?;
+                        let more =
+                            told.recv_timeout(left).map_err(|_| format!("{seen:?} has no {text:?}"))?;
                         seen.push_str(&more);
                     }
                 }

@@ -51,7 +51,13 @@ enum How {
 enum Part {
     /// Lines that are kept as they are.
     Text(String),
-    Command { how: How, line: String, mode: Option<String>, turns: Vec<Turn>, expected: Vec<String> },
+    Command {
+        how: How,
+        line: String,
+        mode: Option<String>,
+        turns: Vec<Turn>,
+        expected: Vec<String>,
+    },
 }
 
 /// A transcript.
@@ -65,6 +71,8 @@ pub(crate) struct Script {
     /// No other script may run at the same time.
     pub(crate) alone: bool,
     parts: Vec<Part>,
+    /// The command that took longest.
+    pub(crate) slowest: (Duration, String),
 }
 
 /// The name of a script.
@@ -88,8 +96,14 @@ impl Script {
     }
 
     fn parse(path: &Path, text: &str) -> Self {
-        let mut script =
-            Self { path: path.into(), name: name(path), mode: None, alone: false, parts: Vec::new() };
+        let mut script = Self {
+            path: path.into(),
+            name: name(path),
+            mode: None,
+            alone: false,
+            parts: Vec::new(),
+            slowest: Default::default(),
+        };
         let (mut mode, mut empty) = (None, true);
         for line in text.lines() {
             let was_empty = std::mem::replace(&mut empty, line.is_empty());
@@ -194,6 +208,7 @@ impl Script {
             if mode.as_ref().is_some_and(|m| m != cluster.mode) {
                 continue;
             }
+            let began = Instant::now();
             let actual = match how {
                 How::Once => once(cluster, &name, line),
                 How::Until => until(cluster, &name, line, expected, update),
@@ -203,6 +218,7 @@ impl Script {
                     Err(e) => vec![format!("! {e}")],
                 },
             };
+            self.slowest = std::cmp::max(self.slowest.clone(), (began.elapsed(), line.clone()));
             if !matches(expected, &actual) {
                 different.push(difference(line, expected, &actual));
                 if update {
@@ -220,7 +236,9 @@ fn once(cluster: &Cluster, script: &str, line: &str) -> Vec<String> {
     let dir = cluster.dir_of(script);
     let clean = |text: &str| normal(&text.replace(&*dir.to_string_lossy(), "<tmp>"));
     let mut lines = clean(&ended.stdout);
-    lines.extend(clean(&ended.stderr).into_iter().map(|l| if l.is_empty() { "!".into() } else { format!("! {l}") }));
+    lines.extend(
+        clean(&ended.stderr).into_iter().map(|l| if l.is_empty() { "!".into() } else { format!("! {l}") }),
+    );
     while lines.last().is_some_and(String::is_empty) {
         lines.pop();
     }
@@ -239,7 +257,10 @@ fn until(cluster: &Cluster, script: &str, line: &str, expected: &[String], updat
             last = (Instant::now(), actual);
         }
         let settled = update && expected.is_empty() && last.0.elapsed() > STABLE;
-        if settled || started.elapsed() > TRY || (!(update && expected.is_empty()) && matches(expected, &last.1)) {
+        if settled
+            || started.elapsed() > TRY
+            || (!(update && expected.is_empty()) && matches(expected, &last.1))
+        {
             return last.1;
         }
         std::thread::park_timeout(Duration::from_millis(100));

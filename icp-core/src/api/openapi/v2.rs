@@ -237,7 +237,8 @@ mod tests {
 
     #[test]
     fn what_is_open_is_not_described() {
-        let closed = json!({"type":"object","properties":{"a":{"type":"string","nullable":true}},"required":["a"]});
+        let closed =
+            json!({"type":"object","properties":{"a":{"type":"string","nullable":true}},"required":["a"]});
         assert_eq!(
             schema(&closed),
             json!({"type":"object","properties":{"a":{"type":"string"}},"required":["a"]})
