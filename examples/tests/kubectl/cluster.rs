@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser as _;
 use examples::cluster::{self, options::Options};
-use examples::{daemon, lab};
+use examples::{daemon, lab, tool};
 
 use super::process::{Ended, run};
 
@@ -39,15 +39,19 @@ pub(crate) fn dispatch() -> Option<ExitCode> {
             }
         }
     }
+    fn tool(args: Vec<String>) -> ExitCode {
+        tool::main(&args)
+    }
     if let Some(code) = icp_node::backend::native::helper_main(std::env::args_os()) {
         return Some(code);
     }
-    if let Some(code) = lab::dispatch(&[("daemon", daemon)]) {
+    if let Some(code) = lab::dispatch(&[("daemon", daemon), ("tool", tool)]) {
         return Some(code);
     }
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.split_first() {
         Some((word, rest)) if word == "daemon" => Some(daemon(rest.to_vec())),
+        Some((word, rest)) if word == "tool" => Some(tool(rest.to_vec())),
         Some((word, rest)) if word == "cluster" => {
             let name = std::iter::once("cluster".to_string());
             match cluster::run(&Options::parse_from(name.chain(rest.iter().cloned()))) {
