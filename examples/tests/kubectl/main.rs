@@ -7,12 +7,7 @@
 //! This file has no test harness, because the cluster starts its own program again. Arguments choose what is run:
 //! `sim` and `real` are modes, other words parts of the names of scripts.
 #![expect(clippy::disallowed_methods, reason = "a test of processes waits for them, with a limit")]
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "test code outside of a test function"
-)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code outside of a test function")]
 
 mod cluster;
 mod normal;
@@ -119,8 +114,7 @@ fn run(mode: &'static str, setting: &Setting) -> usize {
     }
     println!("{mode}: {} ms in all", started.elapsed().as_millis());
     drop(cluster);
-    let failed = *failed.lock().unwrap();
-    failed
+    failed.into_inner().unwrap()
 }
 
 fn one(cluster: &Cluster, script: &mut Script, update: bool) -> usize {
