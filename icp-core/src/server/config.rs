@@ -12,7 +12,7 @@ use super::cacher::CacherConfig;
 use crate::base::{Duration, limits};
 
 /// The options of an [`ApiServer`](super::ApiServer), with the defaults of kube-apiserver where it has them.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// Who a request is from that no shell has authenticated; `None`: anonymous.
     pub in_process_user: Option<UserInfo>,
@@ -45,6 +45,45 @@ pub struct Options {
     pub bookmark_every: Duration,
     /// Bounds of each resource's watch cache.
     pub cacher: CacherConfig,
+}
+
+impl core::fmt::Debug for Options {
+    /// Leaves the key out.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self {
+            in_process_user,
+            rbac,
+            service_cidr,
+            node_ports,
+            advertise_addresses,
+            secure_port,
+            ca_pem,
+            bootstrap,
+            issuer,
+            service_account_key: _,
+            require_service_accounts,
+            body_bytes_max,
+            watch_timeout_min,
+            bookmark_every,
+            cacher,
+        } = self;
+        f.debug_struct("Options")
+            .field("in_process_user", in_process_user)
+            .field("rbac", rbac)
+            .field("service_cidr", service_cidr)
+            .field("node_ports", node_ports)
+            .field("advertise_addresses", advertise_addresses)
+            .field("secure_port", secure_port)
+            .field("ca_pem", ca_pem)
+            .field("bootstrap", bootstrap)
+            .field("issuer", issuer)
+            .field("require_service_accounts", require_service_accounts)
+            .field("body_bytes_max", body_bytes_max)
+            .field("watch_timeout_min", watch_timeout_min)
+            .field("bookmark_every", bookmark_every)
+            .field("cacher", cacher)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for Options {

@@ -34,7 +34,7 @@ const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from
 const ANSWER_BYTES_MAX: usize = 512 * 1024 * 1024;
 
 /// How to reach the API servers.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct HttpConfig {
     /// `host:port` of each API server, tried in turn. An address may be virtual.
     pub endpoints: Vec<String>,
@@ -46,6 +46,17 @@ pub struct HttpConfig {
     pub token: Option<String>,
     /// Who calls, for managed fields: the first part up to `/` is the field manager.
     pub user_agent: String,
+}
+
+impl core::fmt::Debug for HttpConfig {
+    /// Leaves the token out.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("HttpConfig")
+            .field("endpoints", &self.endpoints)
+            .field("server_name", &self.server_name)
+            .field("user_agent", &self.user_agent)
+            .finish_non_exhaustive()
+    }
 }
 
 struct State {
@@ -172,12 +183,16 @@ impl HttpClient {
     /// [`ApiError::Unreachable`] if no server answers.
     pub async fn raw(&self, request: Request<Bytes>) -> Result<(http::StatusCode, Bytes), ApiError> {
         let response = self.send(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect();
-        let body = tokio::time::timeout(REQUEST, body).await;
-        let body = body.map_err(|_| ApiError::Unreachable("the answer timed out".into()))?;
-        Ok((status, body.map_err(unreachable_because)?.to_bytes()))
+        Ok((response.status(), whole(response.into_body()).await?))
     }
+}
+
+/// Reads a body to its end, within the limits of an answer.
+async fn whole(body: Incoming) -> Result<Bytes, ApiError> {
+    let body = Limited::new(body, ANSWER_BYTES_MAX).collect();
+    let body = tokio::time::timeout(REQUEST, body).await;
+    let body = body.map_err(|_| ApiError::Unreachable("the answer timed out".into()))?;
+    Ok(body.map_err(unreachable_because)?.to_bytes())
 }
 
 #[async_trait]
@@ -191,8 +206,7 @@ impl Client for HttpClient {
         let response = self.send(wire::encode(&request)?).await?;
         if !response.status().is_success() {
             let code = response.status().as_u16();
-            let body = response.into_body().collect().await.map_err(unreachable_because)?;
-            return Err(wire::decode_failure(code, &body.to_bytes()));
+            return Err(wire::decode_failure(code, &whole(response.into_body()).await?));
         }
         let chunks = futures_util::stream::unfold(response.into_body(), |mut body| async move {
             loop {

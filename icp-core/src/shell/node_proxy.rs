@@ -245,7 +245,11 @@ impl NodeProxy for HttpNodeProxy {
                 }
             },
             ProxyTarget::Address { scheme, host, port, .. } => {
-                let tls = if scheme == "https" { self.unverified.clone() } else { None };
+                let tls = match (scheme.as_str(), &self.unverified) {
+                    ("https", None) => return Err(failure::internal("https is not to be had: no TLS")),
+                    ("https", tls) => tls.clone(),
+                    _ => None,
+                };
                 (host.clone(), *port, tls)
             }
         };
