@@ -78,7 +78,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 }
 
-/// Connects a caller. `keep` is dropped when the process has ended; with `owned` the process ends when the caller drops
+/// Connects a caller. A process waits while its output is not read, and so does its status; who does not want a stream
+/// drops it. `keep` is dropped when the process has ended; with `owned` the process ends when the caller drops
 /// the session's control.
 ///
 /// # Errors

@@ -90,6 +90,8 @@ async fn execs_with_a_terminal(lab: Lab) {
     let text = read_until(out, "xterm-42").await;
     assert!(text.contains("40 100") && text.contains("/dev/pts/"), "{text}");
     stdin.write(Bytes::from_static(b"exit 6\n")).await.unwrap();
+    // A process waits for who reads its output, and its end comes after that.
+    read_all(out).await;
     assert_eq!(session.status.await.unwrap(), 6);
     node.remove("p").await;
 }
@@ -137,6 +139,8 @@ async fn attaches(lab: Lab) {
     drop(watcher);
     stdin.write(Bytes::from_static(b"two\n")).await.unwrap();
     drop(stdin);
+    read_all(session.stdout.as_mut().unwrap()).await;
+    read_all(session.stderr.as_mut().unwrap()).await;
     assert_eq!(session.status.await.unwrap(), 9);
     assert_eq!(node.exit("p", "c").await.code, 9);
     let log = node.log("p", "c").await;
