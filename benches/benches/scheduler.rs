@@ -125,6 +125,12 @@ fn blue(_: usize) -> PodSpec {
 fn large(_: usize) -> PodSpec {
     PodSpec { non_zero_cpu: 9000, ..PodSpec::asking(9000, 500 << 20) }
 }
+fn low(_: usize) -> PodSpec {
+    PodSpec { priority: -1, ..PodSpec::asking(900, 500 << 20) }
+}
+fn high(_: usize) -> PodSpec {
+    PodSpec { priority: 10, ..PodSpec::asking(3000, 500 << 20) }
+}
 fn daemon(n: usize) -> PodSpec {
     let name = Requirement::new("metadata.name", Op::In, vec![format!("node-{}", n % 15_000)]).unwrap();
     PodSpec {
@@ -172,6 +178,7 @@ fn scenarios() -> Vec<Scenario> {
         s("SchedulingRequiredPodAntiAffinityWithNSSelector/5000Nodes_2000Pods", 6000, NONE, vec![(4000, team_anti)], (2000, team_anti_measured), Some(24)),
         s("SchedulingPreferredAntiAffinityWithNSSelector/5000Nodes_2000Pods", 5000, NONE, vec![(4000, team_preferred_anti)], (2000, team_preferred_anti_measured), Some(55)),
         s("Unschedulable/5000Nodes_10000Pods", 5000, NONE, vec![(100, large)], (10_000, basic), Some(590)),
+        s("PreemptionAsync/5000Nodes", 5000, NONE, vec![(20_000, low)], (5000, high), Some(570)),
         // Worst cases of our own.
         s("OnlyUnschedulable/5000Nodes_10000Pods", 5000, NONE, vec![], (10_000, large), None),
         s("ThousandClasses/5000Nodes_20000Pods", 5000, NONE, vec![], (20_000, many), None),
@@ -233,9 +240,24 @@ fn run(scenario: &Scenario) -> (Duration, usize) {
     let start = cpu();
     let mut placed = 0;
     for pod in pods {
-        if let Ok(placement) = scheduler.schedule(&pod) {
-            placed += 1;
-            scheduler.assume(pod, placement.node);
+        match scheduler.schedule(&pod) {
+            Ok(placement) => {
+                placed += 1;
+                scheduler.assume(pod, placement.node);
+            }
+            // What an API server would do of the eviction takes no time here.
+            Err(none) if pod.spec.priority > 0 => {
+                let Ok(room) = scheduler.preempt(&pod, &none) else { continue };
+                for victim in &room.victims {
+                    scheduler.cluster_mut().remove_pod(&victim.key);
+                }
+                scheduler.nominate(pod.clone(), &room.name);
+                if let Ok(placement) = scheduler.schedule(&pod) {
+                    placed += 1;
+                    scheduler.assume(pod, placement.node);
+                }
+            }
+            Err(_) => {}
         }
     }
     (cpu() - start, placed)

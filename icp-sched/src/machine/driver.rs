@@ -410,7 +410,7 @@ impl SchedulerMachine {
     fn on_pending(
         &mut self,
         now: Time,
-        pod: Pod,
+        mut pod: Pod,
         fault: Option<String>,
         object: &Arc<Object>,
         out: &mut Vec<Effect>,
@@ -452,6 +452,9 @@ impl SchedulerMachine {
             && !self.scheduler.cluster().is_assumed(&pod.key)
         {
             self.scheduler.nominate(pod.clone(), node);
+        }
+        if let Some(spec) = self.scheduler.cluster().canonical(&pod.spec) {
+            pod.spec = Arc::clone(spec);
         }
         self.queue.set(now, pod);
     }

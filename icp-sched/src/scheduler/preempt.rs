@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::cmp::Reverse;
+use core::cmp::{Ordering, Reverse};
 
 use icp_core::api::labels::Selector;
 use icp_core::base::Time;
@@ -82,9 +82,10 @@ fn started(pod: &Pod) -> i64 {
     pod.started.map_or(i64::MAX, Time::as_micros)
 }
 
-/// The most important first: by priority, then by how long they run (`util.MoreImportantPod`).
-fn importance(pod: &Pod) -> (Reverse<i32>, i64) {
-    (Reverse(pod.spec.priority), started(pod))
+/// The most important first: by priority, then by how long they run (`util.MoreImportantPod`), then by name.
+fn by_importance(a: &Pod, b: &Pod) -> Ordering {
+    let rank = |p: &Pod| (Reverse(p.spec.priority), started(p));
+    rank(a).cmp(&rank(b)).then_with(|| a.key.cmp(&b.key))
 }
 
 /// Budgets by namespace and name.
@@ -241,7 +242,7 @@ impl Scheduler {
         if lower.is_empty() {
             return Err(alloc::vec![NO_VICTIMS.into()]);
         }
-        lower.sort_by_key(|p| importance(p));
+        lower.sort_by(|a, b| by_importance(a, b));
         let mut load = *load;
         if !self.nominated.is_empty()
             && let Some(node) = self.cluster.node(id)
@@ -271,7 +272,7 @@ impl Scheduler {
             }
         }
         if !victims.is_empty() {
-            victims.sort_by_key(|p| importance(p));
+            victims.sort_by(|a, b| by_importance(a, b));
             best.offer(id, violations, victims.iter().copied());
         }
         Ok(())
@@ -284,7 +285,7 @@ impl Scheduler {
         if lower.is_empty() {
             return Err(alloc::vec![NO_VICTIMS.into()]);
         }
-        lower.sort_by_key(importance);
+        lower.sort_by(by_importance);
         let mut lifted = Vec::new();
         for victim in &lower {
             lifted.extend(self.cluster.lift(&victim.key));
@@ -309,7 +310,7 @@ impl Scheduler {
                         }
                     }
                 }
-                victims.sort_by_key(|(p, _)| importance(p));
+                victims.sort_by(|(a, _), (b, _)| by_importance(a, b));
                 let violations = victims.iter().filter(|(_, v)| *v).count();
                 if !victims.is_empty() {
                     best.offer(id, violations, victims.iter().map(|(p, _)| *p));
