@@ -146,6 +146,14 @@ proptest! {
     }
 }
 
+/// Histories that told decisions apart once.
+#[test]
+fn the_same_decisions_where_they_differed() {
+    for seed in [113, 378] {
+        history(seed, 150);
+    }
+}
+
 /// `cargo test -p icp-sched --release --test lockstep -- --ignored`: more than a million decisions.
 #[test]
 #[ignore = "a deep run of minutes"]

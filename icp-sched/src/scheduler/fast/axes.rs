@@ -62,8 +62,13 @@ pub(super) struct Axes {
 }
 
 impl Axes {
-    /// The layout for a pod; `None` if a topology key has no column.
-    pub(super) fn of(cluster: &Cluster, pod: &PodSpec, soft: Option<&Soft>, fields: &Fields) -> Option<Self> {
+    /// The layout for a pod, given in which columns pods that run have a say; `None` if a topology key has no column.
+    pub(super) fn of(
+        cluster: &Cluster,
+        pod: &PodSpec,
+        soft: Option<&Soft>,
+        said: &BTreeSet<(Field, usize)>,
+    ) -> Option<Self> {
         let mut axes = Self::default();
         let topology = &cluster.columns().topology;
         for (at, c) in pod.spread_hard.iter().enumerate() {
@@ -91,8 +96,7 @@ impl Axes {
             }
         }
         for field in [Field::Existing, Field::Score] {
-            let columns: BTreeSet<usize> = fields.columns(field).map(|(column, _)| column).collect();
-            for column in columns {
+            for column in said.iter().filter(|(f, _)| *f == field).map(|(_, column)| *column) {
                 let look = axes.look(cluster, column, Value::Field { field, column });
                 if field == Field::Existing { &mut axes.existing } else { &mut axes.score }.push(look);
             }

@@ -1,6 +1,6 @@
 //! What is kept for a class of pods: which nodes will do, in which group, with how many points.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -9,7 +9,7 @@ use super::index::{Index, POINTS_MAX};
 use crate::cache::{Change, Cluster, Map, NodeId};
 use crate::framework::{Cycle, Rejection};
 use crate::model::PodSpec;
-use crate::plugins::interpod::{Fields, Pulls, attracts_all, pulls};
+use crate::plugins::interpod::{Field, Fields, Pulls, attracts_all, pulls};
 use crate::plugins::spread::{self, Hard, Soft};
 use crate::plugins::{balanced, fit, images, node_affinity, node_ports, taints, unschedulable};
 
@@ -83,6 +83,8 @@ pub(super) struct ClassState {
     /// The pod itself is one that it wants to be with.
     pub(super) attracts_itself: bool,
     effects: Map<u64, Effect>,
+    /// The columns in which existing pods have a say, whether or not their nodes have the label.
+    said: BTreeSet<(Field, usize)>,
     /// An image of the pod is on some node, so that every node that comes or goes changes the points of all.
     images_matter: bool,
     /// Numbers beyond what the index can hold: the class is decided on by asking every plugin about every node.
@@ -107,6 +109,7 @@ impl ClassState {
             axes: Axes::default(),
             attracts_itself: attracts_all(cluster, spec, spec),
             effects: Map::default(),
+            said: BTreeSet::new(),
             images_matter: cluster.images().any(&spec.images),
             unusual: false,
             used: 0,
@@ -118,7 +121,7 @@ impl ClassState {
                 }
             }
         }
-        match Axes::of(cluster, spec, state.soft.as_ref(), &state.fields) {
+        match Axes::of(cluster, spec, state.soft.as_ref(), &state.said) {
             Some(axes) => state.axes = axes,
             None => state.unusual = true,
         }
@@ -186,6 +189,7 @@ impl ClassState {
                 hard: spread::matching(spec, &spec.spread_hard, existing),
                 soft,
             };
+            self.said.extend(effect.pulls.iter().map(|p| (p.field, p.column)));
             self.effects.insert(serial, effect);
         }
         let Some(effect) = self.effects.get(&serial) else { return true };
