@@ -307,6 +307,29 @@ fn a_definition_goes_after_its_objects() {
 }
 
 #[test]
+fn limit_ranges_hold_in_their_namespace() {
+    let s = Server::new();
+    let range = json!({"metadata":{"name":"r"},"spec":{"limits":[
+        {"type":"Container","max":{"cpu":"2"},"default":{"cpu":"1"},"defaultRequest":{"cpu":"100m"}}]}});
+    assert_eq!(s.post("/api/v1/namespaces/default/limitranges", &range).0, 201);
+    let (code, made) = s.post(PODS, &pod("p"));
+    assert_eq!(code, 201, "{made}");
+    assert_eq!(
+        made["spec"]["containers"][0]["resources"],
+        json!({"limits":{"cpu":"1"},"requests":{"cpu":"100m"}})
+    );
+    let mut large = pod("q");
+    large["spec"]["containers"][0]["resources"] = json!({"limits":{"cpu":"3"}});
+    let (code, refused) = s.post(PODS, &large);
+    assert_eq!(code, 403);
+    assert_eq!(
+        refused["message"],
+        r#"pods "q" is forbidden: maximum cpu usage per Container is 2, but limit is 3"#
+    );
+    assert_eq!(s.post("/api/v1/namespaces/kube-system/pods", &large).0, 201);
+}
+
+#[test]
 fn dry_runs_write_nothing() {
     let s = Server::new();
     s.get(MAPS);

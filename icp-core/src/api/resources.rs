@@ -23,6 +23,7 @@ resources! {
     CORE_EVENTS = "" "v1" "events";
     JOBS = "batch" "v1" "jobs";
     LEASES = "coordination.k8s.io" "v1" "leases";
+    LIMIT_RANGES = "" "v1" "limitranges";
     NAMESPACES = "" "v1" "namespaces";
     NETWORK_POLICIES = "networking.k8s.io" "v1" "networkpolicies";
     NODES = "" "v1" "nodes";

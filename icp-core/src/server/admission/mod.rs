@@ -1,18 +1,19 @@
 //! Admission: what the server adds to an object, and what it refuses, before it is validated.
 //!
-//! The order is that of `pkg/kubeapiserver/options/plugins.go` upstream: `ServiceAccount`, `TaintNodesByCondition`,
-//! `Priority`, `DefaultTolerationSeconds`, `DefaultStorageClass`. `NamespaceLifecycle` is part of the transaction
+//! The order is that of `pkg/kubeapiserver/options/plugins.go` upstream: `LimitRanger`, `ServiceAccount`,
+//! `TaintNodesByCondition`, `Priority`, `DefaultTolerationSeconds`, `DefaultStorageClass`. `NamespaceLifecycle` is part of the transaction
 //! that creates an object (see `Context::insert`), so that it cannot be raced.
 
+mod limits;
 mod pod;
 
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 
 use serde_json::{Value, json};
 
 use super::context::Context;
 use super::{codec, failure};
-use crate::api::resources::{PRIORITY_CLASSES, SERVICE_ACCOUNTS, STORAGE_CLASSES};
+use crate::api::resources::{LIMIT_RANGES, PRIORITY_CLASSES, SERVICE_ACCOUNTS, STORAGE_CLASSES};
 use crate::api::{Status, set_at};
 
 /// Marks the default storage class.
@@ -28,7 +29,11 @@ impl Context {
                 pod::taint_new_node(object);
                 Ok(())
             }
-            ("", "PersistentVolumeClaim") if old.is_none() => self.default_storage_class(object).await,
+            ("", "PersistentVolumeClaim") if old.is_none() => {
+                self.default_storage_class(object).await?;
+                let ranges = self.server.objects(&LIMIT_RANGES, Some(self.namespace())).await?;
+                self.within_limits(object, &limits::claim_faults(object, &ranges))
+            }
             ("rbac.authorization.k8s.io", kind) => {
                 plan_identity(self, object);
                 self.server.check_escalation(&self.user, kind, object).await
@@ -61,12 +66,21 @@ impl Context {
             .pointer("/metadata/annotations")
             .and_then(|a| a.get("kubernetes.io/config.mirror"))
             .is_some();
+        let ranges = self.server.objects(&LIMIT_RANGES, Some(self.namespace())).await?;
+        limits::set_defaults(object, &ranges);
         if !mirror {
             self.service_account(object).await?;
         }
         self.priority(object).await?;
         pod::default_tolerations(object);
-        Ok(())
+        self.within_limits(object, &limits::pod_faults(object, &ranges))
+    }
+
+    fn within_limits(&self, object: &Value, faults: &[String]) -> Result<(), Status> {
+        if faults.is_empty() {
+            return Ok(());
+        }
+        Err(failure::forbidden(&self.info, codec::meta_str(object, "name"), &limits::together(faults)))
     }
 
     async fn service_account(&self, object: &mut Value) -> Result<(), Status> {
