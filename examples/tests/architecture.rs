@@ -1,4 +1,5 @@
 //! `docs/architecture.md` is true: its invariants of absence hold, and what it names is there.
+#![expect(clippy::unwrap_used, reason = "test code outside of a test function")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

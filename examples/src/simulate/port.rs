@@ -37,6 +37,7 @@ impl Streams {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "most exchanges are requests, and each is kept once")]
 enum Exchange {
     Request { id: RequestId, request: ApiRequest },
     Watch { id: RequestId, name: u64, rest: Vec<u8> },
@@ -267,10 +268,12 @@ impl Port {
                 let version: i64 = object.metadata.resource_version.parse().unwrap_or(0);
                 object.metadata.resource_version = (version + 1_000).to_string();
             }
-            Some(Mutant::Zombie) if self.component == Component::Node && event.object.kind == "Pod" => {
-                if event.kind == WatchKind::Deleted || event.object.is_terminating() {
-                    return;
-                }
+            Some(Mutant::Zombie)
+                if self.component == Component::Node
+                    && event.object.kind == "Pod"
+                    && (event.kind == WatchKind::Deleted || event.object.is_terminating()) =>
+            {
+                return;
             }
             Some(Mutant::Overcommit)
                 if self.component == Component::Scheduler

@@ -53,6 +53,15 @@ enum Waiter {
     Own,
 }
 
+/// A sync under way.
+struct Syncing {
+    /// When it ends.
+    due: Time,
+    /// The revision that is durable then.
+    revision: i64,
+    commits: Vec<(Arc<Commit>, Stamp)>,
+}
+
 /// The host of the store.
 pub struct StoreHost {
     config: StoreConfig,
@@ -65,8 +74,7 @@ pub struct StoreHost {
     watches: BTreeMap<WatchId, (StreamId, HostId, u64)>,
     /// Applied, not yet in the log: with the revision after them and whose they are.
     queue: VecDeque<(Vec<Entry>, i64, Stamp)>,
-    /// Being synced: when it ends, the revision then, the commits.
-    syncing: Option<(Time, i64, Vec<(Arc<Commit>, Stamp)>)>,
+    syncing: Option<Syncing>,
     /// Answers that wait until a number of appends is durable.
     answers: VecDeque<(u64, u64, Result<Answer, StorageError>)>,
     appended: u64,
@@ -327,7 +335,8 @@ impl StoreHost {
         let spread = u64::try_from(max.saturating_sub(min).as_micros()).unwrap_or(0);
         let due = now + min + Duration::from_micros(self.rng.below(spread + 1));
         let early = self.config.mutant == Some(Mutant::EarlyAck);
-        self.syncing = Some((due, revision, if early { Vec::new() } else { commits.clone() }));
+        let waiting = if early { Vec::new() } else { commits.clone() };
+        self.syncing = Some(Syncing { due, revision, commits: waiting });
         if early {
             self.publish(now, revision, commits, out);
         }
@@ -338,7 +347,7 @@ impl StoreHost {
     }
 
     fn end_sync(&mut self, now: Time, out: &mut Vec<Output<Payload>>) {
-        let Some((_, revision, commits)) = self.syncing.take_if(|s| s.0 <= now) else { return };
+        let Some(Syncing { revision, commits, .. }) = self.syncing.take_if(|s| s.due <= now) else { return };
         if let Err(e) = self.log.sync() {
             self.poison(&e);
             let detail = e.to_string();
@@ -419,7 +428,7 @@ impl StoreHost {
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         let leases = self.store.deadline().filter(|_| self.poisoned.is_none());
-        let sync = self.syncing.as_ref().map(|s| s.0);
+        let sync = self.syncing.as_ref().map(|s| s.due);
         [leases, sync, self.retry_at, Some(self.compact_at)].into_iter().flatten().min()
     }
 }
