@@ -22,7 +22,7 @@ pub(crate) fn in_new_netns(body: impl FnOnce() + Send + 'static) {
         Ok(()) => body(),
         Err(e) => match test.filter(|_| std::env::var_os(INSIDE).is_none()) {
             Some(test) => in_user_namespace(&test),
-            None => eprintln!("skipped: needs a network namespace: {e}"),
+            None => skipped(format_args!("a network namespace: {e}")),
         },
     });
     if let Err(panic) = thread.join() {
@@ -38,7 +38,7 @@ fn in_user_namespace(test: &str) {
         command.output()
     };
     if !unshare(&["true".as_ref()]).is_ok_and(|out| out.status.success()) {
-        return eprintln!("skipped: needs a user namespace");
+        return skipped(format_args!("a user namespace"));
     }
     let binary = std::env::current_exe().unwrap();
     let out = unshare(&[binary.as_ref(), "--exact".as_ref(), test.as_ref(), "--nocapture".as_ref()]).unwrap();
@@ -48,15 +48,18 @@ fn in_user_namespace(test: &str) {
     eprint!("{stderr}");
 }
 
+/// Says that a test is skipped for want of something; with `ICP_PEERS=required` that is a failure.
+pub(crate) fn skipped(what: core::fmt::Arguments<'_>) {
+    assert!(std::env::var_os("ICP_PEERS").is_none_or(|v| v != "required"), "needs {what}");
+    eprintln!("skipped: needs {what}");
+}
+
 /// A real program to test against, as a function of its arguments that returns what it printed.
 ///
-/// Without the program there is nothing to compare with: `None`, unless `ICP_PEERS=required` says that it must be
-/// there.
+/// Without the program there is nothing to compare with: `None`, as [`skipped`] says.
 pub(crate) fn peer(name: &'static str) -> Option<impl Fn(&[&str]) -> String> {
     if let Err(e) = std::process::Command::new(name).arg("--version").output() {
-        let required = std::env::var_os("ICP_PEERS").is_some_and(|v| v == "required");
-        assert!(!required, "{name} is required and does not run: {e}");
-        eprintln!("skipped: {name} does not run: {e}");
+        skipped(format_args!("{name}: {e}"));
         return None;
     }
     Some(move |args: &[&str]| {

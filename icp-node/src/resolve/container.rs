@@ -81,9 +81,14 @@ fn volume_mount(
     get: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Mount, ResolveError> {
     let field = |name: &str| format!("volumeMounts[{}].{name}", mount.mount_path);
-    if !pod.spec.volumes.iter().any(|v| v.name == mount.name) {
-        return Err(field_error(field("name"), format!("no volume named {:?}", mount.name)));
-    }
+    let volume = pod.spec.volumes.iter().find(|v| v.name == mount.name);
+    let volume =
+        volume.ok_or_else(|| field_error(field("name"), format!("no volume named {:?}", mount.name)))?;
+    // The node agent writes these and changes them later: upstream's volume plugins say `ReadOnly` of them, too.
+    let is_agents = volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.downward_api.is_some()
+        || volume.projected.is_some();
     let sub_path = if mount.sub_path_expr.is_empty() {
         mount.sub_path.clone()
     } else {
@@ -105,7 +110,7 @@ fn volume_mount(
     Ok(Mount {
         path: mount.mount_path.clone(),
         source: MountSource::Volume { name: mount.name.as_str().into(), sub_path },
-        read_only: mount.read_only,
+        read_only: mount.read_only || is_agents,
         propagation: match mount.mount_propagation.as_str() {
             "HostToContainer" => MountPropagation::HostToContainer,
             "Bidirectional" => MountPropagation::Bidirectional,

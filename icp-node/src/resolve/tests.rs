@@ -198,3 +198,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn files_that_the_node_writes_are_mounted_read_only() {
+    let read_only = |mut volume: Value| {
+        volume["name"] = json!("v");
+        let pod = pod(json!({ "volumes": [volume], "containers": [{ "name": "c", "image": "i",
+            "volumeMounts": [{ "name": "v", "mountPath": "/v" }] }] }));
+        spec_of(&pod, &Fixed::default()).unwrap().mounts.iter().any(|m| m.path == "/v" && m.read_only)
+    };
+    for volume in [
+        json!({ "configMap": { "name": "m" } }),
+        json!({ "secret": { "secretName": "s" } }),
+        json!({ "projected": { "sources": [] } }),
+        json!({ "downwardAPI": { "items": [] } }),
+    ] {
+        assert!(read_only(volume.clone()), "{volume}");
+    }
+    for volume in [json!({ "emptyDir": {} }), json!({ "hostPath": { "path": "/p" } })] {
+        assert!(!read_only(volume.clone()), "{volume}");
+    }
+}

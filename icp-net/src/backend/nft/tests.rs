@@ -216,7 +216,7 @@ fn more_elements_than_a_message_holds_are_cut_and_come_back() {
     });
 }
 
-/// `nft` prints what we mean. The peer runs when it is asked for (`ICP_PEERS=1`).
+/// `nft` prints what we mean.
 #[test]
 fn nft_lists_what_was_written() {
     in_new_netns(|| {
