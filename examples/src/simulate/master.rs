@@ -81,6 +81,9 @@ pub struct MasterHost {
     manager_port: Port,
     scheduler: Scheduler,
     scheduler_port: Port,
+    /// When the components want to be woken: kept, because most events of a master are not theirs.
+    manager_due: Option<Time>,
+    scheduler_due: Option<Time>,
     vip: VipMachine,
     owns: bool,
     health_at: Time,
@@ -133,6 +136,8 @@ impl MasterHost {
             manager_port: port(Component::Manager),
             scheduler: scheduler(elect("kube-scheduler"), rng.child("scheduler")),
             scheduler_port: port(Component::Scheduler),
+            manager_due: None,
+            scheduler_due: None,
             vip: VipMachine::new(vip_config(config.index), rng.child("vip").next_u64()),
             owns: false,
             health_at: now,
@@ -262,6 +267,10 @@ impl MasterHost {
             out.push(Output::Stream { stream, to: from, payload: Payload::Refused, end: true });
             return;
         }
+        let mut request = request;
+        if self.config.mutant == Some(Mutant::BlindWrite) && request.method() == http::Method::PUT {
+            unconditional(&mut request);
+        }
         let (server, outbox) = (self.server.clone(), self.outbox.clone());
         let watch = request.uri().query().is_some_and(|q| q.split('&').any(|p| p == "watch=true"));
         let task = self.executor.spawn(async move {
@@ -359,6 +368,7 @@ impl MasterHost {
             Some(event) => self.manager.on(now, event, &mut effects),
             None => self.manager.wake(now, &mut effects),
         }
+        self.manager_due = self.manager.deadline();
         for effect in effects {
             match effect {
                 ManagerEffect::Client(effect) => {
@@ -381,6 +391,7 @@ impl MasterHost {
             Some(event) => self.scheduler.on(now, event, &mut effects),
             None => self.scheduler.wake(now, &mut effects),
         }
+        self.scheduler_due = self.scheduler.deadline();
         for effect in effects {
             if let SchedulerEffect::Client(effect) = effect {
                 let term = self.scheduler.leading(now).map(|t| t.0);
@@ -472,10 +483,10 @@ impl MasterHost {
             self.vip.wake(now, &mut effects);
             self.vip_effects(effects, out);
         }
-        if self.manager.deadline().is_some_and(|due| due <= now) {
+        if self.manager_due.is_some_and(|due| due <= now) {
             self.manage(now, None, out);
         }
-        if self.scheduler.deadline().is_some_and(|due| due <= now) {
+        if self.scheduler_due.is_some_and(|due| due <= now) {
             self.schedule(now, None, out);
         }
         let to = Some(self.config.host);
@@ -492,8 +503,7 @@ impl MasterHost {
     /// [`Mutant::Busy`].
     fn be_busy(&mut self, now: Time, out: &mut Vec<Output<Payload>>) {
         use icp_core::api::resources::DEPLOYMENTS;
-        use icp_core::client::{ApiRequest, ClientEffect, ListOptions, ObjectKey, Operation, PatchKind};
-        let _ = ListOptions::default();
+        use icp_core::client::{ApiRequest, ClientEffect, ObjectKey, Operation, PatchKind};
         let Some(first) = self.manager.cache().store(&DEPLOYMENTS).iter().next().map(|d| ObjectKey::of(d))
         else {
             return;
@@ -517,8 +527,8 @@ impl MasterHost {
             Some(self.health_at),
             self.store_due.values().min().copied(),
             self.vip.deadline(),
-            self.manager.deadline(),
-            self.scheduler.deadline(),
+            self.manager_due,
+            self.scheduler_due,
             self.manager_port.deadline(),
             self.scheduler_port.deadline(),
             self.clock.deadline(),
@@ -526,6 +536,17 @@ impl MasterHost {
         .into_iter()
         .flatten()
         .min()
+    }
+}
+
+/// [`Mutant::BlindWrite`].
+fn unconditional(request: &mut http::Request<Bytes>) {
+    if request.uri().path().contains("/deployments/")
+        && let Ok(mut body) = serde_json::from_slice::<serde_json::Value>(request.body())
+        && let Some(meta) = body.get_mut("metadata").and_then(serde_json::Value::as_object_mut)
+    {
+        meta.remove("resourceVersion");
+        *request.body_mut() = serde_json::to_vec(&body).unwrap_or_default().into();
     }
 }
 

@@ -22,13 +22,13 @@ pub enum Mutant {
     LoseEntry,
     /// The store answers reads from the past.
     StaleRead,
-    /// The store takes every write, whatever it is conditional on.
+    /// API servers take every PUT of a deployment, whatever version it was made from.
     BlindWrite,
     /// Nodes give pods addresses of one range.
     SamePodRange,
     /// The clock of one master runs at a third of its speed.
     SlowClock,
-    /// Requests of the controller manager are held for half a minute before they are sent.
+    /// Creations of the controller manager are held for half a minute before they are sent.
     LateWrites,
     /// All pods get one uid.
     SameUid,
@@ -141,7 +141,7 @@ impl Mutant {
             Self::DyingNamespace => &["dying namespace closed"],
             Self::FlipSelector => &["immutable field kept"],
             Self::Generation => &["generation counts"],
-            Self::Zombie => &["no zombie"],
+            Self::Zombie => &["no zombie", "converges"],
             Self::TwoOwners => &["one owner of the address"],
             Self::NoBinding => &["converges"],
             Self::NoCollection => &["no orphan", "converges"],

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use icp_core::api::resources;
 use icp_core::base::{Duration, Rng, Time, TimingWheel};
 use icp_core::client::{
@@ -111,7 +110,7 @@ impl Port {
             return;
         }
         let late = self.mutant == Some(Mutant::LateWrites) && self.component == Component::Manager;
-        if late && stamp.term > 0 && is_write(&effect) {
+        if late && stamp.term > 0 && is_creation(&effect) {
             self.next_watch += 1;
             self.held.insert((now + Duration::from_secs(30), self.next_watch), (effect, stamp));
             return;
@@ -363,9 +362,9 @@ impl Port {
     }
 }
 
-fn is_write(effect: &ClientEffect) -> bool {
+fn is_creation(effect: &ClientEffect) -> bool {
     matches!(effect, ClientEffect::Request { request, .. }
-        if !matches!(request.op, Operation::Get | Operation::List(_)) && request.gvr != resources::LEASES)
+        if matches!(request.op, Operation::Create(_)) && request.gvr != resources::LEASES)
 }
 
 fn enlarge(node: &mut Arc<icp_core::api::Object>) {
@@ -396,10 +395,4 @@ pub struct Cx<'a> {
     pub seen: &'a mut Vec<Seen>,
     /// The host's streams.
     pub streams: &'a mut Streams,
-}
-
-/// The body of a message as bytes, for shells that make some up.
-#[must_use]
-pub fn bytes_of(value: &serde_json::Value) -> Bytes {
-    serde_json::to_vec(value).unwrap_or_default().into()
 }

@@ -1,6 +1,6 @@
 //! What broken shells of the store do to transactions.
 
-use icp_core::storage::{DeleteRangeRequest, KeyRange, Op, PutRequest, RangeRequest, Txn};
+use icp_core::storage::{Compare, DeleteRangeRequest, KeyRange, Op, PutRequest, RangeRequest, Txn};
 use icp_store::Store;
 use serde_json::{Value, json};
 
@@ -10,18 +10,13 @@ use super::mutant::Mutant;
 #[must_use]
 pub fn txn(mutant: Mutant, mut txn: Txn, store: &Store) -> Txn {
     match mutant {
-        Mutant::BlindWrite => {
-            let deletes = txn.success.iter().any(|op| matches!(op, Op::DeleteRange(_)));
-            let pods = txn
-                .success
-                .iter()
-                .any(|op| matches!(op, Op::Put(p) if p.key.starts_with(b"/registry/apps/deployments/")));
-            if pods && !deletes {
-                txn.compare.retain(|c| matches!(c.target, icp_core::storage::CompareTarget::ModRevision(0)));
-            }
-        }
         Mutant::DyingNamespace => {
-            txn.compare.retain(|c| !c.range.start.starts_with(b"/registry/namespaces/"));
+            // A write to the namespace itself is conditional still.
+            let itself = |key: &[u8]| txn.success.iter().any(|op| matches!(op, Op::Put(p) if p.key == key));
+            let other =
+                |c: &Compare| c.range.start.starts_with(b"/registry/namespaces/") && !itself(&c.range.start);
+            let compare = txn.compare.iter().filter(|c| !other(c)).cloned().collect();
+            txn.compare = compare;
         }
         _ => {
             for op in &mut txn.success {
@@ -56,7 +51,14 @@ fn rewrite(mutant: Mutant, op: &mut Op, store: &Store) {
             dying && remove(&mut new, "/metadata", "deletionTimestamp")
         }
         (Mutant::FlipSelector, "ReplicaSet") => {
-            old.is_some() && set(&mut new, "/spec/selector/matchLabels", "flipped", json!("yes"))
+            let generation =
+                old.as_ref().and_then(|o| o.pointer("/metadata/generation")).and_then(Value::as_i64);
+            let flipped =
+                old.is_some() && set(&mut new, "/spec/selector/matchLabels", "flipped", json!("yes"));
+            if flipped {
+                set(&mut new, "/metadata", "generation", json!(generation.unwrap_or(0) + 1));
+            }
+            flipped
         }
         (Mutant::Generation, "Deployment") => match &old {
             Some(old) if old.get("spec") == new.get("spec") => {

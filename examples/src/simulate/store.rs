@@ -49,7 +49,7 @@ pub struct StoreConfig {
 }
 
 enum Waiter {
-    Call { stream: StreamId, from: HostId, id: u64, acknowledged: i64 },
+    Call { stream: StreamId, from: HostId, id: u64, acknowledged: i64, stale: Option<i64> },
     Own,
 }
 
@@ -147,6 +147,12 @@ impl StoreHost {
         self.poisoned.is_some()
     }
 
+    /// Whether something is written and not yet synced.
+    #[must_use]
+    pub const fn is_syncing(&self) -> bool {
+        self.syncing.is_some()
+    }
+
     /// Takes a message of an API server.
     pub fn on_order(
         &mut self,
@@ -159,11 +165,12 @@ impl StoreHost {
         match order {
             StoreOrder::Call { id, tag, call } => {
                 let stamp = Stamp::unpack(tag);
-                let waiter = Waiter::Call { stream, from, id, acknowledged: self.acknowledged };
+                let mut stale = None;
                 let request = match call {
                     StoreCall::Range(mut range) => {
                         if self.config.mutant == Some(Mutant::StaleRead) && range.revision == 0 {
                             range.revision = (self.store.visible() - 5).max(self.compact_to).max(1);
+                            stale = Some(range.revision);
                         }
                         Request::Range(range)
                     }
@@ -188,6 +195,7 @@ impl StoreHost {
                 };
                 self.next += 1;
                 let own = self.next;
+                let waiter = Waiter::Call { stream, from, id, acknowledged: self.acknowledged, stale };
                 self.waiters.insert(own, waiter);
                 self.drive(now, Event::Request { id: own, request }, stamp, out);
             }
@@ -279,11 +287,13 @@ impl StoreHost {
                 continue;
             }
             let Some((_, id, result)) = self.answers.remove(at) else { break };
-            let Some(Waiter::Call { stream, from, id, acknowledged }) = self.waiters.remove(&id) else {
+            let Some(Waiter::Call { stream, from, id, acknowledged, stale }) = self.waiters.remove(&id)
+            else {
                 continue;
             };
             let result = result.map(|a| match a {
-                Answer::Range(response) => {
+                Answer::Range(mut response) => {
+                    response.revision = stale.unwrap_or(response.revision);
                     self.seen.push(Seen::Read { acknowledged, revision: response.revision });
                     StoreAnswer::Range(response)
                 }

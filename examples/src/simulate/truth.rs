@@ -1,7 +1,7 @@
 //! What the store holds, as the checkers know it: every commit that became durable, in order.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
 
 use icp_core::api::table;
 use icp_core::client::WatchKind;
@@ -150,13 +150,15 @@ impl Truth {
 
 /// The storage prefix of a resource and the rest of a key; none for keys that hold no objects.
 fn split(key: &str) -> Option<(String, &str)> {
+    static PREFIXES: OnceLock<BTreeSet<&'static str>> = OnceLock::new();
+    let known = PREFIXES.get_or_init(|| table::builtin().iter().map(|i| i.storage_prefix.as_str()).collect());
+    let begin = "/registry/".len();
     let rest = key.strip_prefix("/registry/")?;
     let mut ends = rest.match_indices('/').map(|(at, _)| at + 1);
     for end in [ends.next()?, ends.next().unwrap_or(0)] {
-        let (prefix, name) = rest.split_at_checked(end)?;
-        let prefix = format!("/registry/{prefix}");
-        if end > 0 && table::builtin().iter().any(|i| i.storage_prefix == prefix) {
-            return Some((prefix, name));
+        let (prefix, name) = key.split_at_checked(begin + end)?;
+        if end > 0 && known.contains(prefix) {
+            return Some((prefix.into(), name));
         }
     }
     None

@@ -39,6 +39,8 @@ struct Slot {
     controller: Box<dyn Controller>,
     /// What must be synced before the first plan.
     needs: Vec<Gvr>,
+    /// Whether it is; once it is, it stays so until the informers start anew.
+    synced: bool,
     optional: Vec<Gvr>,
     queue: WorkQueue<ObjectKey>,
     streaks: BTreeMap<ObjectKey, u32>,
@@ -138,6 +140,7 @@ impl Manager {
         let rng = self.rng.child(controller.name());
         self.slots.push(Slot {
             needs: controller.watches(),
+            synced: false,
             optional: controller.watches_optionally(),
             queue: WorkQueue::new(RETRY_INITIAL, RETRY_MAX),
             streaks: BTreeMap::new(),
@@ -204,6 +207,7 @@ impl Manager {
         self.events_open.clear();
         for slot in &mut self.slots {
             slot.queue.clear();
+            slot.synced = false;
             slot.controller.reset();
             slot.streaks.clear();
         }
@@ -450,8 +454,7 @@ impl Manager {
     fn pump(&mut self, now: Time, out: &mut Vec<Effect>) {
         for at in 0..self.slots.len() {
             while let Some(slot) = self.slots.get_mut(at) {
-                if self.flights.len() >= IN_FLIGHT_MAX || !slot.needs.iter().all(|gvr| self.cache.synced(gvr))
-                {
+                if self.flights.len() >= IN_FLIGHT_MAX || !slot.synced {
                     break;
                 }
                 let Some(key) = slot.queue.pop(now) else { break };
@@ -480,6 +483,9 @@ impl Manager {
     fn work(&mut self, now: Time, out: &mut Vec<Effect>) {
         self.follow_leadership(now, out);
         if self.term.is_some() {
+            for slot in self.slots.iter_mut().filter(|s| !s.synced) {
+                slot.synced = slot.needs.iter().all(|gvr| self.cache.synced(gvr));
+            }
             self.settle(now);
             self.pump(now, out);
         }
@@ -542,12 +548,11 @@ impl Machine for Manager {
         let informers = self.cache.informers.values().filter_map(Informer::deadline).min();
         let waiting = self.waiting.iter().filter_map(|id| self.runs.get(id)?.give_up).min();
         // A key that is due waits for its resources to be listed, not for the clock.
+        let room = self.flights.len() < IN_FLIGHT_MAX;
         let queues = self
             .slots
             .iter()
-            .filter(|s| {
-                self.flights.len() < IN_FLIGHT_MAX && s.needs.iter().all(|gvr| self.cache.synced(gvr))
-            })
+            .filter(|s| room && s.synced)
             .filter_map(|s| s.queue.deadline())
             .min();
         [elector, informers, waiting, self.timers.deadline(), queues].into_iter().flatten().min()
