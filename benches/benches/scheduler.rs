@@ -216,8 +216,8 @@ fn run(scenario: &Scenario) -> (Duration, usize) {
     }
     for n in 0..scenario.nodes {
         let mut node = Node::new(&format!("node-{n}"), 4000, 32 << 30, 110);
-        if !scenario.zones.is_empty() {
-            node = node.with_label(ZONE, scenario.zones[n % scenario.zones.len()]);
+        if let Some(zone) = scenario.zones.get(n % scenario.zones.len().max(1)) {
+            node = node.with_label(ZONE, zone);
         }
         cluster.set_node(node);
     }
