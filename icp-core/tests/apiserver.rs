@@ -117,6 +117,31 @@ fn status_is_its_own_resource() {
 }
 
 #[test]
+fn pages_of_a_selector_are_of_the_asked_size_and_complete() {
+    let s = Server::new();
+    for i in 0..40 {
+        s.post(MAPS, &config_map(&format!("m{i:02}"), json!({"rare": (i % 7 == 6).to_string()}), ""));
+    }
+    for limit in [1, 2, 3, 5, 9] {
+        let (mut names, mut token) = (Vec::new(), String::new());
+        for _ in 0..40 {
+            let (code, page) =
+                s.get(&format!("{MAPS}?labelSelector=rare%3Dtrue&limit={limit}&continue={token}"));
+            assert_eq!(code, 200, "{page}");
+            let items = page["items"].as_array().unwrap();
+            names.extend(items.iter().map(|o| o["metadata"]["name"].as_str().unwrap().to_string()));
+            token = page["metadata"]["continue"].as_str().unwrap_or_default().to_string();
+            assert!(items.len() <= limit);
+            if token.is_empty() {
+                break;
+            }
+            assert_eq!(items.len(), limit);
+        }
+        assert_eq!(names, ["m06", "m13", "m20", "m27", "m34"], "limit {limit}");
+    }
+}
+
+#[test]
 fn lists_are_paged_at_one_revision() {
     let s = Server::new();
     for i in 0..5 {
