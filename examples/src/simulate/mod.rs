@@ -3,7 +3,7 @@
 //! A store on a simulated disk, masters (API server, controller manager, scheduler, CARP), nodes with the full node
 //! logic, and a user, joined by links that delay, lose and reorder. Faults for most of the time, then everything is
 //! healed and must come to rest in the wanted state. Invariants are checked after every step; each is shown able to
-//! fire by a [`Mutant`](mutant::Mutant).
+//! fire by a [`Mutant`].
 
 pub mod check;
 pub mod cluster;
