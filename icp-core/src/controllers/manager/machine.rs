@@ -549,12 +549,7 @@ impl Machine for Manager {
         let waiting = self.waiting.iter().filter_map(|id| self.runs.get(id)?.give_up).min();
         // A key that is due waits for its resources to be listed, not for the clock.
         let room = self.flights.len() < IN_FLIGHT_MAX;
-        let queues = self
-            .slots
-            .iter()
-            .filter(|s| room && s.synced)
-            .filter_map(|s| s.queue.deadline())
-            .min();
+        let queues = self.slots.iter().filter(|s| room && s.synced).filter_map(|s| s.queue.deadline()).min();
         [elector, informers, waiting, self.timers.deadline(), queues].into_iter().flatten().min()
     }
 }
