@@ -69,7 +69,16 @@ impl ApiServer {
 
     async fn impersonate(&self, parts: &Parts, user: UserInfo) -> Result<UserInfo, Status> {
         let text = |v: &http::HeaderValue| v.to_str().unwrap_or_default().to_string();
-        let Some(name) = parts.headers.get("impersonate-user").map(text) else { return Ok(user) };
+        let Some(name) = parts.headers.get("impersonate-user").map(text) else {
+            let other = parts.headers.keys().find(|name| name.as_str().starts_with("impersonate-"));
+            return match other {
+                // Who asks for fewer rights must not get all of its own (`buildImpersonationRequests`).
+                Some(header) => {
+                    Err(failure::internal(alloc::format!("requested {header} without impersonating a user")))
+                }
+                None => Ok(user),
+            };
+        };
         let groups: Vec<_> = parts.headers.get_all("impersonate-group").iter().map(text).collect();
         let account = name
             .strip_prefix("system:serviceaccount:")

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::write::Change;
 use super::{Body, codec, failure};
+use crate::api::labels::Selector;
 use crate::api::{FieldError, Gvk, Status, invalid, patch, set_at};
 use crate::client::PatchKind;
 
@@ -21,6 +22,17 @@ const TOKEN_SECS_MIN: i64 = 600;
 const TOKEN_SECS_DEFAULT: i64 = 3_600;
 /// Longest life of a token, in seconds.
 const TOKEN_SECS_MAX: i64 = 86_400;
+
+/// A selector as `Scale` tells it: a `LabelSelector`, or the plain labels of a ReplicationController.
+fn selector_text(selector: &Value) -> String {
+    let is_plain = selector.as_object().is_some_and(|map| map.values().all(Value::is_string));
+    let parsed = if is_plain {
+        Selector::from_label_selector(&json!({ "matchLabels": selector }))
+    } else {
+        Selector::from_label_selector(selector)
+    };
+    parsed.map(|s| s.to_string()).unwrap_or_default()
+}
 
 impl Context {
     pub(super) async fn subresource(mut self, request: Request<Bytes>) -> Result<Response<Body>, Status> {
@@ -61,17 +73,10 @@ impl Context {
 
     /// `autoscaling/v1 Scale` of an object.
     fn scale_of(&self, object: &Value) -> Value {
-        let labels =
-            object.pointer("/spec/selector/matchLabels").or_else(|| object.pointer("/spec/selector"));
-        let selector: Vec<String> = labels
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten()
-            .filter_map(|(k, v)| Some(format!("{k}={}", v.as_str()?)))
-            .collect();
         let meta =
             |field: &str| object.pointer(&format!("/metadata/{field}")).cloned().unwrap_or(Value::Null);
         let number = |p: &str| object.pointer(p).and_then(Value::as_i64).unwrap_or(0);
+        let selector = object.pointer("/spec/selector").map(selector_text).unwrap_or_default();
         json!({
             "kind": "Scale", "apiVersion": "autoscaling/v1",
             "metadata": {
@@ -79,7 +84,7 @@ impl Context {
                 "resourceVersion": meta("resourceVersion"), "creationTimestamp": meta("creationTimestamp"),
             },
             "spec": { "replicas": number("/spec/replicas") },
-            "status": { "replicas": number("/status/replicas"), "selector": selector.join(",") },
+            "status": { "replicas": number("/status/replicas"), "selector": selector },
         })
     }
 
@@ -337,5 +342,21 @@ impl Context {
             json!({ "token": token, "expirationTimestamp": expires.to_rfc3339() }),
         );
         Ok(self.respond_value(201, &request))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scale_tells_the_whole_selector() {
+        let both = json!({
+            "matchLabels": { "b": "2", "a": "1" },
+            "matchExpressions": [{ "key": "tier", "operator": "In", "values": ["x", "y"] }],
+        });
+        assert_eq!(selector_text(&both), "a=1,b=2,tier in (x,y)");
+        assert_eq!(selector_text(&json!({ "app": "web" })), "app=web");
+        assert_eq!(selector_text(&json!({})), "");
     }
 }
