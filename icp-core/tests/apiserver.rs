@@ -382,6 +382,30 @@ fn failures_have_their_codes() {
 }
 
 #[test]
+fn a_token_of_a_secret_or_a_node_ends_with_it() {
+    let s = Server::new();
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    s.post(accounts, &json!({"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":"bot"}}));
+    let review = json!({"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"});
+    let reviews = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    for (kind, collection) in [("Secret", "/api/v1/namespaces/default/secrets"), ("Node", "/api/v1/nodes")] {
+        let object = json!({"apiVersion":"v1","kind":kind,"metadata":{"name":"x"}});
+        assert_eq!(s.post(collection, &object).0, 201, "{kind}");
+        let ask = json!({"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest",
+            "spec":{"boundObjectRef":{"kind":kind,"apiVersion":"v1","name":"x"}}});
+        let (code, token) = s.post(&format!("{accounts}/bot/token"), &ask);
+        assert_eq!(code, 201, "{token}");
+        let bearer = format!("Bearer {}", token["status"]["token"].as_str().unwrap());
+        let me = || s.send("POST", reviews, &[("authorization", &bearer)], &review).0;
+        assert_eq!(me(), 201, "{kind}");
+        s.delete(&format!("{collection}/x"), &Value::Null);
+        assert_eq!(me(), 401, "{kind}");
+        assert_eq!(s.post(collection, &object).0, 201, "{kind}");
+        assert_eq!(me(), 401, "another {kind} of that name");
+    }
+}
+
+#[test]
 fn tokens_are_bound_to_what_exists() {
     let s = Server::new();
     let accounts = "/api/v1/namespaces/default/serviceaccounts";

@@ -10,7 +10,7 @@ use super::auth::rbac::Attributes;
 use super::auth::token::Claims;
 use super::{ApiServer, UserInfo, failure};
 use crate::api::Status;
-use crate::api::resources::{PODS, SERVICE_ACCOUNTS};
+use crate::api::resources::{NODES, PODS, SECRETS, SERVICE_ACCOUNTS};
 
 /// How requests of one connection are authenticated; a shell puts it into the request's extensions.
 ///
@@ -42,7 +42,7 @@ impl ApiServer {
         self.impersonate(parts, user).await
     }
 
-    /// Verifies a service account token, and that the account and the pod it is bound to still exist.
+    /// Verifies a service account token, and that the account and the object it is bound to still exist.
     pub(super) async fn verify_token(
         &self,
         token: &str,
@@ -54,11 +54,19 @@ impl ApiServer {
             return None;
         }
         let mut user = UserInfo::service_account(&claims.namespace, &claims.name, &claims.uid);
-        if let Some((name, uid)) = &claims.pod {
-            let pod = self.object(&PODS, &claims.namespace, name).await.ok()??;
-            if super::codec::meta_str(&pod, "uid") != uid {
+        let bound = [
+            (&claims.pod, &PODS, claims.namespace.as_str()),
+            (&claims.secret, &SECRETS, claims.namespace.as_str()),
+            (&claims.node, &NODES, ""),
+        ];
+        for (reference, gvr, namespace) in bound {
+            let Some((name, uid)) = reference else { continue };
+            let object = self.object(gvr, namespace, name).await.ok()??;
+            if super::codec::meta_str(&object, "uid") != uid {
                 return None;
             }
+        }
+        if let Some((name, uid)) = &claims.pod {
             user.extra.insert("authentication.kubernetes.io/pod-name".into(), alloc::vec![name.clone()]);
             user.extra.insert("authentication.kubernetes.io/pod-uid".into(), alloc::vec![uid.clone()]);
         }

@@ -61,6 +61,10 @@ pub struct Claims {
     pub audiences: Vec<String>,
     /// The pod that the token is bound to: name and uid.
     pub pod: Option<(String, String)>,
+    /// The secret of the account's namespace that the token is bound to: name and uid.
+    pub secret: Option<(String, String)>,
+    /// The node that the token is bound to: name and uid.
+    pub node: Option<(String, String)>,
     /// The id of the token.
     pub id: String,
 }
@@ -153,13 +157,18 @@ impl TokenKey {
         if audiences.is_empty() {
             return Err(TokenError::Other("audience"));
         }
-        let pod = text("/kubernetes.io/pod/name");
+        let bound = |kind: &str| {
+            let name = text(&format!("/kubernetes.io/{kind}/name"));
+            (!name.is_empty()).then(|| (name, text(&format!("/kubernetes.io/{kind}/uid"))))
+        };
         Ok(Claims {
             namespace: text("/kubernetes.io/namespace"),
             name: text("/kubernetes.io/serviceaccount/name"),
             uid: text("/kubernetes.io/serviceaccount/uid"),
             audiences,
-            pod: (!pod.is_empty()).then(|| (pod, text("/kubernetes.io/pod/uid"))),
+            pod: bound("pod"),
+            secret: bound("secret"),
+            node: bound("node"),
             id: text("/jti"),
         })
     }
