@@ -4,6 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use serde_json::json;
 
@@ -13,7 +14,7 @@ use crate::base::{Duration, Rng, Time};
 
 /// An Event that repeats within this time continues its series (KEP-383).
 const SERIES_GAP: Duration = Duration::from_secs(360);
-/// Events that are remembered; the one that was quiet longest is forgotten first.
+/// Events and objects that are remembered; those that were quiet longest are forgotten first.
 const REMEMBERED_MAX: usize = 4096;
 /// Events of one object in one burst, and how often one more is allowed (client-go `EventSourceObjectSpamFilter`).
 const BURST_MAX: u32 = 25;
@@ -65,6 +66,30 @@ struct Series {
 struct Bucket {
     tokens: u32,
     refilled: Time,
+    used: Time,
+}
+
+/// Makes room in a full map: an eighth of it goes, those that were quiet longest, so that a full map does not cost a
+/// look at all of it for each Event.
+fn forget_quiet<K: Ord, V>(map: &mut BTreeMap<K, V>, last: impl Fn(&V) -> Time) {
+    if map.len() < REMEMBERED_MAX {
+        return;
+    }
+    let mut times: Vec<Time> = map.values().map(&last).collect();
+    let mut left = times.len() / 8;
+    let (_, quiet, _) = times.select_nth_unstable(left);
+    let quiet = *quiet;
+    // Older ones first: of those that are as old as the bound, only what is still wanted goes.
+    map.retain(|_, v| {
+        let goes = left > 0 && last(v) < quiet;
+        left -= usize::from(goes);
+        !goes
+    });
+    map.retain(|_, v| {
+        let goes = left > 0 && last(v) == quiet;
+        left -= usize::from(goes);
+        !goes
+    });
 }
 
 /// Makes `events.k8s.io/v1` Events: one object per occurrence, or one series for those that repeat within six
@@ -131,10 +156,7 @@ impl EventRecorder {
             return Some(ApiRequest::object(&resources::EVENTS, namespace, &series.name, op));
         }
         let name = format!("{}.{:016x}", regarding.metadata.name, self.stamp(now));
-        if self.series.len() >= REMEMBERED_MAX {
-            let oldest = self.series.iter().min_by_key(|(_, s)| s.last).map(|(k, _)| k.clone());
-            oldest.and_then(|k| self.series.remove(&k));
-        }
+        forget_quiet(&mut self.series, |s| s.last);
         self.series.insert(key, Series { name: name.clone(), count: 1, last: now });
         let event = Arc::new(self.event(now, namespace, &name, regarding, note));
         Some(ApiRequest::collection(&resources::EVENTS, namespace, Operation::Create(event)))
@@ -184,15 +206,12 @@ impl EventRecorder {
     }
 
     fn take_token(&mut self, now: Time, subject: &str) -> bool {
-        if self.buckets.len() >= REMEMBERED_MAX && !self.buckets.contains_key(subject) {
-            // A bucket that has been full again for long carries no information.
-            self.buckets.retain(|_, b| now.since(b.refilled) < REFILL * BURST_MAX);
-            if self.buckets.len() >= REMEMBERED_MAX {
-                return false;
-            }
+        if !self.buckets.contains_key(subject) {
+            forget_quiet(&mut self.buckets, |b| b.used);
         }
-        let bucket =
-            self.buckets.entry(subject.into()).or_insert(Bucket { tokens: BURST_MAX, refilled: now });
+        let fresh = Bucket { tokens: BURST_MAX, refilled: now, used: now };
+        let bucket = self.buckets.entry(subject.into()).or_insert(fresh);
+        bucket.used = now;
         let refills = now.since(bucket.refilled).as_secs() / REFILL.as_secs();
         if refills > 0 {
             bucket.tokens =
@@ -257,6 +276,29 @@ mod tests {
         assert_eq!(told, 25);
         let request = r.record(Time::from_secs(300), &node, &note("x")).unwrap();
         assert_eq!(request.namespace.as_deref(), Some("default"));
+    }
+
+    #[test]
+    fn more_objects_than_are_remembered_are_told_of_all_the_same() {
+        let mut r = recorder();
+        let chatty = Object::new("v1", "Node", "", "w1");
+        while r.record(Time::ZERO, &chatty, &note("x")).is_some() {}
+        for i in 0..3 * REMEMBERED_MAX {
+            let now = Time::from_micros(i64::try_from(i).unwrap());
+            let pod = Object::new("v1", "Pod", "ns", &format!("p{i}"));
+            assert!(r.record(now, &pod, &note("x")).is_some(), "{i}");
+            assert!(r.record(now, &chatty, &note("x")).is_none(), "{i}: it never was quiet");
+        }
+        assert!(r.buckets.len() <= REMEMBERED_MAX && r.series.len() <= REMEMBERED_MAX);
+    }
+
+    #[test]
+    fn as_many_are_forgotten_as_make_room_when_all_are_of_one_time() {
+        let mut map: BTreeMap<usize, Time> = (0..REMEMBERED_MAX).map(|i| (i, Time::ZERO)).collect();
+        forget_quiet(&mut map, |t| *t);
+        assert_eq!(map.len(), REMEMBERED_MAX - REMEMBERED_MAX / 8);
+        forget_quiet(&mut map, |t| *t);
+        assert_eq!(map.len(), REMEMBERED_MAX - REMEMBERED_MAX / 8);
     }
 
     #[test]
