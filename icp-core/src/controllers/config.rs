@@ -4,7 +4,10 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Controller, deployment, endpointslice, gc, namespace, node, podgc, replicaset, serviceaccount};
+use super::{
+    Controller, daemonset, deployment, endpointslice, gc, job, namespace, node, podgc, replicaset,
+    serviceaccount,
+};
 use crate::api::{Gvr, table};
 use crate::client::LeaderElectorConfig;
 
@@ -83,10 +86,12 @@ impl ManagerConfig {
             namespaced: true,
         });
         let mut controllers: Vec<Box<dyn Controller>> = alloc::vec![
+            Box::new(daemonset::DaemonSets),
             Box::new(deployment::Deployments),
             Box::new(endpointslice::EndpointSlices),
             Box::new(endpointslice::Endpoints),
             Box::new(gc::GarbageCollector::new(self.resources.clone())),
+            Box::new(job::Jobs),
             Box::new(namespace::Namespaces::new(namespaced)),
             Box::new(node::NodeLifecycle::new(self.node_lifecycle)),
             Box::new(node::TaintEviction),

@@ -18,9 +18,11 @@ mod controller;
 mod manager;
 mod plan;
 
+pub mod daemonset;
 pub mod deployment;
 pub mod endpointslice;
 pub mod gc;
+pub mod job;
 pub mod namespace;
 pub mod node;
 pub mod podgc;

@@ -122,6 +122,7 @@ impl Context {
                     meta.insert("name".into(), name.into());
                 }
             }
+            strategy::select_own_pods(&info, &mut object);
             let name = codec::meta_str(&object, "name").to_string();
             let errors = validate::create(&info, &object);
             if !errors.is_empty() {

@@ -2,7 +2,7 @@
 //!
 //! Follows `pkg/registry/*/strategy.go` upstream: `PrepareForCreate` and `PrepareForUpdate`.
 
-use alloc::string::String;
+use alloc::string::{String, ToString as _};
 
 use serde_json::{Map, Value};
 
@@ -60,6 +60,26 @@ pub fn prepare_create(info: &ResourceInfo, object: &mut Value) {
     {
         map.insert("spec".into(), serde_json::json!({ "finalizers": ["kubernetes"] }));
     }
+}
+
+/// Gives a new Job, which has its name and uid, a selector and labels that only its own pods have, unless it brings its
+/// own (`generateSelector` of `pkg/registry/batch/job`).
+pub fn select_own_pods(info: &ResourceInfo, job: &mut Value) {
+    if info.kind != "Job"
+        || info.gvr.group != "batch"
+        || job.pointer("/spec/manualSelector") == Some(&true.into())
+    {
+        return;
+    }
+    let text = |field: &str| job.pointer(field).and_then(Value::as_str).unwrap_or_default().to_string();
+    let (name, uid) = (text("/metadata/name"), text("/metadata/uid"));
+    for (label, value) in [("controller-uid", &uid), ("job-name", &name)] {
+        for prefix in ["", "batch.kubernetes.io/"] {
+            let label = alloc::format!("{prefix}{label}");
+            crate::api::set_at(job, &["spec", "template", "metadata", "labels", &label], value.as_str());
+        }
+    }
+    crate::api::set_at(job, &["spec", "selector", "matchLabels", "batch.kubernetes.io/controller-uid"], uid);
 }
 
 /// Prepares an object that is to replace `old`: keeps what only the server writes, keeps `status` (or, through

@@ -17,7 +17,7 @@ use crate::controllers::{Action, Cache, Controller, Note, Plan};
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Toleration {
+pub(crate) struct Toleration {
     key: String,
     operator: String,
     value: String,
@@ -26,7 +26,7 @@ struct Toleration {
 }
 
 impl Toleration {
-    fn tolerates(&self, taint: &Taint) -> bool {
+    pub(crate) fn tolerates(&self, taint: &Taint) -> bool {
         (self.effect.is_empty() || self.effect == taint.effect)
             && (self.key.is_empty() && self.operator == "Exists" || self.key == taint.key)
             && match self.operator.as_str() {

@@ -2,6 +2,7 @@
 
 mod conditions;
 mod hash;
+mod history;
 mod numbers;
 mod pods;
 mod resources;
@@ -15,6 +16,7 @@ use serde_json::{Map, Value};
 
 pub(crate) use conditions::{Condition, condition, set_condition};
 pub(crate) use hash::template_hash;
+pub(crate) use history::{Revision, history};
 pub(crate) use numbers::{IntOrPercent, resolve_fenceposts};
 pub(crate) use pods::{
     Availability, PodPhase, PodView, availability, deletion_order, disruption_target, fail_pod, is_active,
