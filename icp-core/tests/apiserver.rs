@@ -355,6 +355,22 @@ fn limit_ranges_hold_in_their_namespace() {
 }
 
 #[test]
+fn jobs_select_their_own_pods() {
+    let s = Server::new();
+    let jobs = "/apis/batch/v1/namespaces/default/jobs";
+    let spec = json!({"template":{"spec":{"restartPolicy":"Never","containers":[{"name":"c","image":"i"}]}}});
+    let (code, job) = s.post(
+        jobs,
+        &json!({"apiVersion":"batch/v1","kind":"Job","metadata":{"generateName":"j-"},"spec":spec}),
+    );
+    assert_eq!(code, 201, "{job}");
+    let uid = &job["metadata"]["uid"];
+    assert_eq!(job["spec"]["selector"], json!({"matchLabels":{"batch.kubernetes.io/controller-uid":uid}}));
+    let labels = &job["spec"]["template"]["metadata"]["labels"];
+    assert_eq!((&labels["controller-uid"], &labels["job-name"]), (uid, &job["metadata"]["name"]));
+}
+
+#[test]
 fn dry_runs_write_nothing() {
     let s = Server::new();
     s.get(MAPS);
