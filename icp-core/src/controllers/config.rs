@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use super::{
     Controller, daemonset, deployment, endpointslice, gc, job, namespace, node, podgc, replicaset,
-    serviceaccount,
+    serviceaccount, statefulset,
 };
 use crate::api::{Gvr, table};
 use crate::client::LeaderElectorConfig;
@@ -99,6 +99,7 @@ impl ManagerConfig {
             Box::new(replicaset::ReplicaSets::new()),
             Box::new(replicaset::ReplicaSets::replication_controllers()),
             Box::new(serviceaccount::ServiceAccounts),
+            Box::new(statefulset::StatefulSets),
         ];
         if !self.root_ca.is_empty() {
             controllers.push(Box::new(serviceaccount::RootCaPublisher::new(self.root_ca.clone())));

@@ -28,6 +28,7 @@ pub mod node;
 pub mod podgc;
 pub mod replicaset;
 pub mod serviceaccount;
+pub mod statefulset;
 pub(crate) mod support;
 
 pub use config::{ManagerConfig, ResourceKind};
