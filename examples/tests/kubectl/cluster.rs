@@ -25,7 +25,7 @@ const PRELUDE: &str = "\
 # Runs a command until it succeeds, for at most 30 seconds.
 until_ok() { end=$(($(date +%s) + 30)); until \"$@\"; do [ $(date +%s) -lt $end ] || return 1; sleep 0.1; done; }
 # Runs kubectl in the background with its output in a file; it is ended with the command.
-background() { file=$1; shift; kubectl \"$@\" >$file 2>&1 & pid=$!; trap 'kill $pid 2>/dev/null; wait $pid 2>/dev/null' EXIT; }
+background() { file=$1; shift; : >$file; kubectl \"$@\" >$file 2>&1 & pid=$!; trap 'kill $pid 2>/dev/null; wait $pid 2>/dev/null' EXIT; }
 ";
 
 /// This program as the cluster, or a part of it.

@@ -148,12 +148,11 @@ impl Round<'_> {
             }
         }
         let ending = self.new.has("FailureTarget") || self.new.has("SuccessCriteriaMet");
-        let (mut creates, mut deletes) = (Vec::new(), Vec::new());
-        if ending || self.spec.suspend {
-            deletes = active.clone();
+        let (creates, deletes) = if ending || self.spec.suspend {
+            (Vec::new(), active.clone())
         } else {
-            (creates, deletes) = self.manage(&active, &mut plan, rng);
-        }
+            self.manage(&active, &mut plan, rng)
+        };
         self.suspension(old);
         self.new.active = count(active.len() + creates.len()) - count(deletes.len());
         self.finish();
@@ -179,7 +178,7 @@ impl Round<'_> {
     fn count_ends(&mut self) -> Option<(&'static str, String)> {
         let tracked: BTreeSet<&str> =
             self.pods.iter().filter(|p| is_tracked(p)).map(|p| p.metadata.uid.as_str()).collect();
-        let mut settle = |uids: &mut Vec<String>| {
+        let settle = |uids: &mut Vec<String>| {
             let before = uids.len();
             uids.retain(|uid| tracked.contains(uid.as_str()));
             count(before - uids.len())
