@@ -162,6 +162,7 @@ impl Sim {
             until: heal_at,
             deployments_max: sim.swarm.deployments_max,
             replicas_max: sim.swarm.replicas_max,
+            cpu_millis_max: sim.swarm.cpu_millis_max,
             mutant: options.mutant,
         };
         let rng = rng.child("user");

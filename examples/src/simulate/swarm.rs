@@ -109,6 +109,8 @@ pub struct Swarm {
     pub deployments_max: usize,
     /// Most replicas of one.
     pub replicas_max: u64,
+    /// The most that one replica asks for, in thousandths of a core.
+    pub cpu_millis_max: u64,
     /// How long silent nodes are borne.
     pub node_grace: Duration,
 }
@@ -142,6 +144,8 @@ impl Swarm {
             reorder_per_million: rng.below(200_000) as u32,
             ..links
         };
+        let deployments_max = 2 + usize::try_from(rng.below(4)).unwrap_or(0);
+        let replicas_max = 2 + rng.below((nodes as u64 * 2 / 3).max(2));
         let sync_min = Duration::from_micros(100 + rng.below(1_500));
         Self {
             faults,
@@ -153,10 +157,11 @@ impl Swarm {
             sync: (sync_min, sync_min + Duration::from_micros(200 + rng.below(6_000))),
             compact_every: ms(rng, 20_000, 200_000),
             snapshot_bytes: 400_000 + rng.below(3_000_000),
-            user_every: ms(rng, 2_000, 12_000),
-            deployments_max: 2 + usize::try_from(rng.below(5)).unwrap_or(0),
-            // A third of the nodes may be away, and rollouts make more.
-            replicas_max: 2 + rng.below((nodes as u64).max(2)),
+            user_every: ms(rng, 4_000, 20_000),
+            deployments_max,
+            replicas_max,
+            // Half of what the nodes have: a third of them may be away, and rollouts make more.
+            cpu_millis_max: (2_000 * nodes as u64 / (deployments_max as u64 * replicas_max)).clamp(50, 1_500),
             node_grace: ms(rng, 15_000, 40_000),
         }
     }

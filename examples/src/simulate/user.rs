@@ -30,6 +30,8 @@ pub struct UserConfig {
     pub deployments_max: usize,
     /// Most replicas of one.
     pub replicas_max: u64,
+    /// The most that one replica asks for, in thousandths of a core.
+    pub cpu_millis_max: u64,
     /// What is broken on purpose.
     pub mutant: Option<Mutant>,
 }
@@ -58,6 +60,8 @@ pub struct UserHost {
     deployments: Vec<(String, String)>,
     services: Vec<(String, String)>,
     namespaces: Vec<String>,
+    /// A namespace that was deleted, in which something is to be made that must be refused.
+    dead: Option<String>,
     made: u64,
     begun: bool,
     /// For the checkers.
@@ -86,6 +90,7 @@ impl UserHost {
             deployments: Vec::new(),
             services: Vec::new(),
             namespaces: vec!["load".into()],
+            dead: None,
             made: 0,
             begun: false,
             config,
@@ -115,7 +120,7 @@ impl UserHost {
         match self.rng.below(100) {
             0..22 if deployments.len() < self.config.deployments_max => {
                 let namespaces = self.namespaces.clone();
-                let Some(ns) = self.pick(&namespaces) else { return };
+                let Some(ns) = self.dead.take().or_else(|| self.pick(&namespaces)) else { return };
                 self.made += 1;
                 let name = format!("d{}", self.made);
                 let object = self.deployment(&ns, &name);
@@ -174,6 +179,7 @@ impl UserHost {
             }
             90..93 if self.namespaces.len() > 1 => {
                 let name = self.namespaces.remove(1);
+                self.dead = Some(name.clone());
                 self.deployments.retain(|d| d.0 != name);
                 self.services.retain(|d| d.0 != name);
                 let op = Operation::Delete(DeleteOptions::default());
@@ -199,7 +205,8 @@ impl UserHost {
 
     fn deployment(&mut self, ns: &str, name: &str) -> Value {
         let replicas = 1 + self.rng.below(self.config.replicas_max);
-        let (cpu, memory) = (100 + 50 * self.rng.below(5), 64 << self.rng.below(3));
+        let (cpu, memory) =
+            (self.config.cpu_millis_max * (1 + self.rng.below(5)) / 5, 64 << self.rng.below(3));
         let away = |key: &str| json!({ "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 15 });
         json!({
             "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": name, "namespace": ns },

@@ -96,6 +96,10 @@ pub(super) fn judge(action: &Action, role: Role, tries: u32, answer: &Result<Rep
         Err(_) if role == Role::Barrier => Verdict::Again,
         Err(e) => match &request.op {
             Operation::Create(_) if e.is(reason::ALREADY_EXISTS) => Verdict::Catch { ours: tries > 1 },
+            // The object changed since: it is to be looked at again, not to be waited for.
+            Operation::Delete(options) if e.is(reason::CONFLICT) && options.resource_version.is_some() => {
+                Verdict::Failed(None)
+            }
             Operation::Delete(_) if e.is(reason::NOT_FOUND) || e.is(reason::CONFLICT) => {
                 Verdict::Done(gone(request))
             }
@@ -160,4 +164,28 @@ fn gone(request: &ApiRequest) -> Option<Expect> {
     let key = ObjectKey::new(request.namespace.as_deref().unwrap_or(""), request.name.as_deref()?);
     let at_once = options.grace_period_seconds == Some(0);
     Some(Expect::Gone { gvr: request.gvr.clone(), key, uid: options.uid.clone()?, at_once })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::resources;
+    use crate::client::DeleteOptions;
+
+    #[test]
+    fn a_deletion_of_another_version_is_planned_anew() {
+        let delete = |version: Option<&str>| {
+            let options = DeleteOptions {
+                uid: Some("u".into()),
+                resource_version: version.map(String::from),
+                ..DeleteOptions::default()
+            };
+            Action::new(ApiRequest::object(&resources::PODS, "a", "web", Operation::Delete(options)))
+        };
+        let conflict = Err(ApiError::Status(Status::failure(409, reason::CONFLICT, "it changed")));
+        assert_eq!(judge(&delete(Some("7")), Role::Action, 1, &conflict), Verdict::Failed(None));
+        // With the uid alone, a conflict says that this object is gone.
+        let verdict = judge(&delete(None), Role::Action, 1, &conflict);
+        assert!(matches!(verdict, Verdict::Done(Some(Expect::Gone { .. }))), "{verdict:?}");
+    }
 }
