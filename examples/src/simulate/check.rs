@@ -170,7 +170,11 @@ impl Checks {
     }
 
     fn changed(&mut self, prefix: &str, change: &Change) {
-        if !prefix.contains("/leases/") && !prefix.contains("/events/") {
+        let quiet = prefix.contains("/leases/")
+            || prefix.contains("/events/")
+            || prefix == NODES
+                && without_heartbeat(change.old.as_deref()) == without_heartbeat(change.new.as_deref());
+        if !quiet {
             self.writes.push(format!("{prefix}{}", change.key));
         }
         self.metadata(prefix, change);
@@ -452,6 +456,23 @@ impl Checks {
             )
         });
     }
+}
+
+/// A node without what its regular report changes.
+fn without_heartbeat(node: Option<&Value>) -> Option<Value> {
+    let mut node = node?.clone();
+    if let Some(meta) = node.get_mut("metadata").and_then(Value::as_object_mut) {
+        meta.remove("managedFields");
+    }
+    // Images are told with the regular report.
+    if let Some(status) = node.get_mut("status").and_then(Value::as_object_mut) {
+        status.remove("images");
+    }
+    let conditions = node.pointer_mut("/status/conditions").and_then(Value::as_array_mut);
+    for condition in conditions.into_iter().flatten().filter_map(Value::as_object_mut) {
+        condition.remove("lastHeartbeatTime");
+    }
+    Some(node)
 }
 
 fn prefix_of(request: &ApiRequest) -> Option<String> {

@@ -32,9 +32,22 @@ pub(super) struct Written {
 pub(super) struct Report {
     pub(super) dirty: bool,
     pub(super) sent: u64,
+    /// The version of the object that last said something else than this agent while a report was under way.
+    pub(super) doubt: u64,
+    /// The version of the object that the last report made.
+    pub(super) acknowledged: u64,
     pub(super) asked: Option<RequestId>,
     pub(super) retry_at: Option<Time>,
     pub(super) backoff: Backoff,
+}
+
+impl Report {
+    /// The object says something else than was sent: send it again, after a pause.
+    pub(super) fn doubtful(&mut self, now: Time) {
+        self.sent = 0;
+        self.dirty = true;
+        self.retry_at = Some(now + Duration::from_secs(1));
+    }
 }
 
 #[derive(Debug)]
@@ -67,6 +80,8 @@ impl Entry {
             report: Report {
                 dirty: true,
                 sent: 0,
+                doubt: 0,
+                acknowledged: 0,
                 asked: None,
                 retry_at: None,
                 backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),

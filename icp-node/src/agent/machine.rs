@@ -436,7 +436,15 @@ impl Kubelet {
                 };
                 entry.report.asked = None;
                 match result {
-                    Ok(_) => entry.report.backoff.reset(),
+                    Ok(reply) => {
+                        entry.report.backoff.reset();
+                        if let Reply::Object(object) = &reply {
+                            entry.report.acknowledged = version_of(object);
+                            if entry.report.acknowledged < entry.report.doubt {
+                                entry.report.doubtful(now);
+                            }
+                        }
+                    }
                     // The object is gone or another: the watch tells.
                     Err(error) if error.is(reason::NOT_FOUND) => {}
                     Err(error) => {
@@ -581,14 +589,19 @@ impl Kubelet {
             if old.spec.ephemeral_containers.len() != pod.spec.ephemeral_containers.len() {
                 self.follow(now, &pod, out);
             }
-            if let Some(entry) = self.pods.get_mut(&uid) {
+            if let Some(entry) = self.pods.get_mut(&uid)
+                && entry.report.sent != 0
+                && !entry.report.dirty
+                && version_of(object) > entry.report.acknowledged
+                && !agrees(object, &entry.machine.status(&self.facts.ips))
+            {
+                // Somebody else wrote to its status, as the node lifecycle controller does when a node is silent. It may
+                // do so again until it hears of the node: hence the pause.
                 let report = &mut entry.report;
-                let quiet = !report.dirty && report.asked.is_none() && report.retry_at.is_none();
-                if quiet && report.sent != 0 && !agrees(object, &entry.machine.status(&self.facts.ips)) {
-                    // Somebody else wrote to its status, as the node lifecycle controller does when a node is silent.
-                    report.sent = 0;
-                    report.dirty = true;
-                    self.dirty.insert(uid.clone());
+                if report.asked.is_some() {
+                    report.doubt = version_of(object);
+                } else if report.retry_at.is_none() {
+                    report.doubtful(now);
                 }
             }
             self.queue.push_back((uid.clone(), PodEvent::Update(pod)));
@@ -1030,6 +1043,11 @@ fn pull_policy(policy: &str, image: &str) -> PullPolicy {
             if latest { PullPolicy::Always } else { PullPolicy::IfNotPresent }
         }
     }
+}
+
+/// The version of an object: a number that grows over all objects (KEP-5504).
+fn version_of(object: &Object) -> u64 {
+    object.metadata.resource_version.parse().unwrap_or(0)
 }
 
 /// Whether the object says of the pod's readiness what the agent says.

@@ -193,5 +193,5 @@ fn a_fleet_keeps_its_nodes_apart() {
     fleet.on(now, FleetEvent::PowerOff { node: "n3".into() }, &mut out);
     assert_eq!(fleet.nodes().count(), 19);
     assert!(out.iter().all(|e| matches!(e, ClientEffect::CloseWatch { .. })));
-    assert_eq!(out.len(), 2, "its watches of pods and services are closed");
+    assert_eq!(out.len(), 3, "its watches of pods, services and its own object are closed");
 }
