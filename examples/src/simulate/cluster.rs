@@ -162,7 +162,10 @@ impl Sim {
             until: heal_at,
             deployments_max: sim.swarm.deployments_max,
             replicas_max: sim.swarm.replicas_max,
-            cpu_millis_max: sim.swarm.cpu_millis_max,
+            cpu_millis_max: match options.mutant {
+                Some(Mutant::Overcommit) => 1_500,
+                _ => sim.swarm.cpu_millis_max,
+            },
             mutant: options.mutant,
         };
         let rng = rng.child("user");

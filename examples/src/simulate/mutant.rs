@@ -6,7 +6,7 @@
 pub enum Mutant {
     /// The store's shell moves bound pods to another node.
     Rebind,
-    /// The scheduler is told that one node is a hundred times larger than it is.
+    /// The scheduler is told that one node is a thousand times larger than it is, and that the others are full.
     Overcommit,
     /// A client loses one watch event in fifty.
     DropEvent,

@@ -275,11 +275,9 @@ impl Port {
                 return;
             }
             Some(Mutant::Overcommit)
-                if self.component == Component::Scheduler
-                    && event.object.kind == "Node"
-                    && event.object.metadata.name == "n0" =>
+                if self.component == Component::Scheduler && event.object.kind == "Node" =>
             {
-                enlarge(&mut event.object);
+                distort(&mut event.object);
             }
             _ => {}
         }
@@ -356,7 +354,7 @@ impl Port {
     pub fn take_events(&mut self) -> Vec<ClientEvent> {
         let mut events = std::mem::take(&mut self.events);
         if self.mutant == Some(Mutant::Overcommit) && self.component == Component::Scheduler {
-            events.iter_mut().for_each(enlarge_listed);
+            events.iter_mut().for_each(distort_listed);
         }
         events
     }
@@ -367,23 +365,25 @@ fn is_creation(effect: &ClientEffect) -> bool {
         if matches!(request.op, Operation::Create(_)) && request.gvr != resources::LEASES)
 }
 
-fn enlarge(node: &mut Arc<icp_core::api::Object>) {
+/// [`Mutant::Overcommit`]: one node is far larger than it is, all others are full.
+fn distort(node: &mut Arc<icp_core::api::Object>) {
     let node = Arc::make_mut(node);
+    let cpu = if node.metadata.name == "n0" { "4000" } else { "0" };
     if let Some(allocatable) = node
         .rest
         .get_mut("status")
         .and_then(|s| s.get_mut("allocatable"))
         .and_then(serde_json::Value::as_object_mut)
     {
-        allocatable.insert("cpu".into(), "4000".into());
+        allocatable.insert("cpu".into(), cpu.into());
         allocatable.insert("memory".into(), "8000Gi".into());
         allocatable.insert("pods".into(), "11000".into());
     }
 }
 
-fn enlarge_listed(event: &mut ClientEvent) {
+fn distort_listed(event: &mut ClientEvent) {
     if let ClientEvent::Reply { result: Ok(Reply::List { items, .. }), .. } = event {
-        items.iter_mut().filter(|o| o.kind == "Node" && o.metadata.name == "n0").for_each(enlarge);
+        items.iter_mut().filter(|o| o.kind == "Node").for_each(distort);
     }
 }
 

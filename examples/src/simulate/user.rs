@@ -45,6 +45,8 @@ enum Step {
     ReadForStale(String, String),
     ChangeForStale(String, String, Arc<Object>),
     WriteStale,
+    /// A namespace was to end: what is made in it now must be refused.
+    Ended(String),
 }
 
 /// The host of the user.
@@ -60,8 +62,6 @@ pub struct UserHost {
     deployments: Vec<(String, String)>,
     services: Vec<(String, String)>,
     namespaces: Vec<String>,
-    /// A namespace that was deleted, in which something is to be made that must be refused.
-    dead: Option<String>,
     made: u64,
     begun: bool,
     /// For the checkers.
@@ -90,7 +90,6 @@ impl UserHost {
             deployments: Vec::new(),
             services: Vec::new(),
             namespaces: vec!["load".into()],
-            dead: None,
             made: 0,
             begun: false,
             config,
@@ -120,7 +119,7 @@ impl UserHost {
         match self.rng.below(100) {
             0..22 if deployments.len() < self.config.deployments_max => {
                 let namespaces = self.namespaces.clone();
-                let Some(ns) = self.dead.take().or_else(|| self.pick(&namespaces)) else { return };
+                let Some(ns) = self.pick(&namespaces) else { return };
                 self.made += 1;
                 let name = format!("d{}", self.made);
                 let object = self.deployment(&ns, &name);
@@ -179,11 +178,15 @@ impl UserHost {
             }
             90..93 if self.namespaces.len() > 1 => {
                 let name = self.namespaces.remove(1);
-                self.dead = Some(name.clone());
                 self.deployments.retain(|d| d.0 != name);
                 self.services.retain(|d| d.0 != name);
                 let op = Operation::Delete(DeleteOptions::default());
-                self.ask(now, ApiRequest::object(&resources::NAMESPACES, "", &name, op), Step::Plain, out);
+                self.ask(
+                    now,
+                    ApiRequest::object(&resources::NAMESPACES, "", &name, op),
+                    Step::Ended(name),
+                    out,
+                );
             }
             93..96 => {
                 let Some((ns, name)) = self.pick(&deployments) else { return };
@@ -236,6 +239,11 @@ impl UserHost {
         match (self.open.remove(&id), result) {
             (Some(Step::Made(ns, name)), Ok(_)) => self.deployments.push((ns, name)),
             (Some(Step::Made(ns, name)), Err(ApiError::Unreachable(_))) => self.deployments.push((ns, name)),
+            (Some(Step::Ended(ns)), Ok(_)) => {
+                self.made += 1;
+                let object = self.deployment(&ns, &format!("late{}", self.made));
+                self.ask(now, create(&resources::DEPLOYMENTS, &ns, object), Step::Plain, out);
+            }
             (Some(Step::ReadForStale(ns, name)), Ok(Reply::Object(read))) => {
                 let body =
                     json!({ "metadata": { "annotations": { "touched": now.as_micros().to_string() } } });
