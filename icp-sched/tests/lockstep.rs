@@ -154,10 +154,13 @@ fn the_same_decisions_where_they_differed() {
     }
 }
 
-/// `cargo test -p icp-sched --release --test lockstep -- --ignored`: more than a million decisions.
+/// More than a million decisions, which take minutes: `ICP_DEEP=1 cargo test -p icp-sched --release --test lockstep`.
 #[test]
-#[ignore = "a deep run of minutes"]
 fn the_same_decisions_for_long() {
+    if std::env::var_os("ICP_DEEP").is_none() {
+        println!("skipped: a deep run; set ICP_DEEP=1");
+        return;
+    }
     let (mut decisions, mut seed) = (0, 0);
     while decisions < 1_000_000 {
         decisions += history(seed, 150);

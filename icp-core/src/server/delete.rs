@@ -36,7 +36,7 @@ const RETURNS_OBJECT: &[&str] = &[
 pub(super) enum Deleted {
     /// The object is gone; this was it.
     Gone(Bytes, Revision),
-    /// It is marked and stays for now.
+    /// It is marked, and stays until its finalizers are gone or its grace period is over.
     Marked(Bytes, Revision),
 }
 
