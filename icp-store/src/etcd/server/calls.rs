@@ -10,8 +10,11 @@ use tokio::sync::mpsc;
 
 use super::{Server, unknown};
 use crate::etcd::convert;
-use crate::etcd::grpc::{GrpcBody, Messages, Status, frame};
+use crate::etcd::grpc::{GrpcBody, Messages, Status, UNIMPLEMENTED, frame};
 use crate::etcd::proto as pb;
+
+/// `AlarmRequest.AlarmAction.ACTIVATE`.
+const ALARM_ACTIVATE: i32 = 1;
 
 type Answer = Result<GrpcBody, Status>;
 
@@ -129,7 +132,11 @@ async fn maintenance(server: &Server, path: &str, messages: &mut Messages) -> An
             }))
         }
         "/etcdserverpb.Maintenance/Alarm" => {
-            let _: pb::AlarmRequest = messages.only().await?;
+            let request: pb::AlarmRequest = messages.only().await?;
+            if request.action == ALARM_ACTIVATE {
+                return Err(Status::new(UNIMPLEMENTED, "alarms cannot be raised by a client"));
+            }
+            // None is ever raised: a full disk refuses writes by itself, and takes them again when there is room.
             let header = server.header(revision(server).await?);
             Ok(GrpcBody::unary(&pb::AlarmResponse { header, alarms: Vec::new() }))
         }
