@@ -64,7 +64,7 @@ async fn empty_folders(lab: Lab) {
     let (exit, log) = node.run("p", "writer", mounted(text, &both)).await;
     assert!(exit.code == 0 && log.contains("tmpfs") && log.contains("drwxrwxrwx"), "{log}");
     assert!(log.ends_with("1\n"), "{log}");
-    let text = "cat /x/one /y/two; touch /x/no 2>&1; touch /y/yes; ls /y";
+    let text = "exec 2>&1; cat /x/one /y/two; touch /x/no; touch /y/yes; ls /y";
     let reader = mounted(text, &[("/x", "disk", "", true), ("/y", "memory", "", false)]);
     let (_, log) = node.run("p", "reader", reader).await;
     assert!(
