@@ -13,7 +13,7 @@ mod peer;
 use futures_util::StreamExt;
 use icp_core::base::Rng;
 use icp_core::storage::{
-    Compare, CompareOp, CompareTarget, DeleteRangeRequest, KeyRange, Op, OpResponse, PutRequest,
+    Compare, CompareOp, CompareTarget, DeleteRangeRequest, KeyRange, KvHash, Op, OpResponse, PutRequest,
     RangeRequest, SortBy, SortOrder, Storage, StorageError, Txn, TxnResponse, WatchRequest, WatchResponse,
 };
 use icp_store::Memory;
@@ -212,4 +212,75 @@ async fn our_client_uses_a_real_etcd_and_resumes_watches() {
     store.lease_revoke(lease.id).await.unwrap();
     assert_eq!(store.lease_keep_alive(lease.id).await, Err(StorageError::LeaseNotFound(lease.id)));
     assert_eq!(store.status().await.unwrap().revision, 4);
+}
+
+/// etcd's hash of everything up to a revision, or its error.
+fn their_hash(etcdctl: &std::path::Path, url: &str, revision: i64) -> Result<KvHash, String> {
+    let out = std::process::Command::new(etcdctl)
+        .args(["--endpoints", url, "endpoint", "hashkv", "-w", "json", "--rev", &revision.to_string()])
+        .env("ETCDCTL_API", "3")
+        .output()
+        .unwrap();
+    if !out.status.success() {
+        return Err(String::from_utf8_lossy(&out.stderr).into_owned());
+    }
+    let answer: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let answer = &answer[0]["HashKV"];
+    let number = |v: &serde_json::Value| v.as_i64().unwrap_or(0);
+    Ok(KvHash {
+        revision: number(&answer["header"]["revision"]),
+        compacted: number(&answer["compact_revision"]),
+        hash: number(&answer["hash"]) as u32,
+    })
+}
+
+#[tokio::test]
+async fn hashes_are_the_numbers_of_etcd() {
+    let (Some(etcd), Some(etcdctl)) = (peer::Etcd::start(), peer::find("etcdctl")) else { return };
+    let theirs = Client::new(&[&etcd.url], ClientOptions::default()).unwrap();
+    let ours = Memory::new();
+    let mut rng = Rng::new(20_261_125);
+    for store in [&theirs as &dyn Storage, &ours] {
+        store.lease_grant(7, 3_600).await.unwrap();
+    }
+    let mut compacted = 0;
+    for round in 0..8 {
+        let mut n = 0;
+        while n < 40 {
+            let txn = txn(&mut rng, ours.revision(), 1);
+            let done = ours.txn(txn.clone()).await;
+            assert_eq!(theirs.txn(txn).await.is_ok(), done.is_ok());
+            n += i64::from(done.is_ok());
+        }
+        if round == 5 {
+            // Without a key the hash counts what the compaction left.
+            let range = KeyRange::prefix("");
+            let op = Op::DeleteRange(DeleteRangeRequest { range, prev_kv: false });
+            let all = Txn { success: vec![op], ..Txn::default() };
+            let revision = ours.txn(all.clone()).await.unwrap().revision;
+            assert_eq!(theirs.txn(all).await.unwrap().revision, revision);
+        }
+        let now = ours.revision();
+        let back = |n: i64| (now - n).max(0);
+        for revision in
+            [0, now + 1, now, back(1), back(7), back(20), compacted + 1, compacted, (compacted - 1).max(0)]
+        {
+            let (a, b) = (their_hash(&etcdctl, &etcd.url, revision), ours.hash_kv(revision).await);
+            match (a, b) {
+                (Ok(a), Ok(b)) => assert_eq!(a, b, "round {round}: revision {revision} of {now}"),
+                (Err(a), Err(b)) => {
+                    let known = if revision > now { "future revision" } else { "compacted" };
+                    assert!(a.contains(known) && b.to_string().contains(known), "{revision}: {a} {b}");
+                }
+                (a, b) => panic!("revision {revision} of {now}, compacted {compacted}: {a:?} {b:?}"),
+            }
+        }
+        compacted = now - rng.below(12) as i64;
+        ours.compact(compacted).await.unwrap();
+        let done = std::process::Command::new(&etcdctl)
+            .args(["--endpoints", &etcd.url, "compaction", "--physical", &compacted.to_string()])
+            .env("ETCDCTL_API", "3")
+            .output();
+        assert!(done.unwrap().status.success());
+    }
 }

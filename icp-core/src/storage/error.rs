@@ -56,6 +56,9 @@ pub enum StorageError {
         /// Where, and what the system said.
         detail: String,
     },
+    /// The alarm [`AlarmKind::Corrupt`](super::AlarmKind::Corrupt) is raised: writes are refused.
+    #[error("corrupt cluster: writes are refused until the alarm is disarmed")]
+    CorruptAlarm,
     /// A sync failed, so that the state of the disk is unknown: writes are refused until a restart.
     #[error("the log is poisoned after a failed sync: {detail}")]
     Poisoned {

@@ -5,6 +5,7 @@
 //! in `icp-store`.
 
 mod error;
+mod maintenance;
 mod types;
 
 use alloc::boxed::Box;
@@ -15,6 +16,7 @@ use async_trait::async_trait;
 use futures_core::Stream;
 
 pub use error::StorageError;
+pub use maintenance::{AlarmKind, KvHash, StoreSnapshot, StoredLease, StoredVersion};
 pub use types::{
     Compare, CompareOp, CompareTarget, DeleteRangeRequest, DeleteRangeResponse, Event, EventKind, KeyRange,
     KeyValue, LeaseId, LeaseStatus, LeaseTtl, Op, OpResponse, PutRequest, PutResponse, RangeRequest,
@@ -75,5 +77,30 @@ pub trait Storage: Send + Sync {
     /// Figures of the store.
     async fn status(&self) -> Result<StoreStatus, StorageError> {
         Err(StorageError::Unimplemented("status"))
+    }
+
+    /// The hash of all versions up to `revision`; 0 means the newest.
+    async fn hash_kv(&self, _revision: Revision) -> Result<KvHash, StorageError> {
+        Err(StorageError::Unimplemented("hash_kv"))
+    }
+
+    /// The alarms that are raised, in order.
+    async fn alarms(&self) -> Result<Vec<AlarmKind>, StorageError> {
+        Err(StorageError::Unimplemented("alarms"))
+    }
+
+    /// Raises or disarms an alarm, and says whether that changed something.
+    async fn set_alarm(&self, _alarm: AlarmKind, _raised: bool) -> Result<bool, StorageError> {
+        Err(StorageError::Unimplemented("set_alarm"))
+    }
+
+    /// Everything that the store holds, as a view of one revision.
+    async fn snapshot(&self) -> Result<StoreSnapshot, StorageError> {
+        Err(StorageError::Unimplemented("snapshot"))
+    }
+
+    /// Gives back what compaction has made superfluous, at once.
+    async fn defragment(&self) -> Result<(), StorageError> {
+        Err(StorageError::Unimplemented("defragment"))
     }
 }

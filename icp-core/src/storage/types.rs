@@ -422,6 +422,10 @@ pub struct StoreStatus {
     pub compacted: Revision,
     /// Bytes that the data takes: on disk if there is one, else keys and values of all versions that are kept.
     pub size_bytes: u64,
+    /// Bytes of keys and values of all versions that can be read or are not freed yet.
+    pub in_use_bytes: u64,
+    /// Bytes in use from which on what adds data is refused; 0 for no bound.
+    pub quota_bytes: u64,
     /// Open watches of this process.
     pub watches: usize,
 }

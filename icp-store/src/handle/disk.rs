@@ -12,8 +12,8 @@ use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use icp_core::storage::{
-    LeaseId, LeaseStatus, LeaseTtl, Op, RangeRequest, RangeResponse, Revision, Storage, StorageError,
-    StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream,
+    AlarmKind, KvHash, LeaseId, LeaseStatus, LeaseTtl, Op, RangeRequest, RangeResponse, Revision, Storage,
+    StorageError, StoreSnapshot, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream,
 };
 
 use super::clock::Clock;
@@ -266,5 +266,29 @@ impl Storage for Disk {
     async fn status(&self) -> Result<StoreStatus, StorageError> {
         let size_bytes = self.owner.queue.disk_bytes.load(Ordering::Relaxed);
         Ok(StoreStatus { size_bytes, ..self.owner.shared.read().status() })
+    }
+
+    async fn hash_kv(&self, revision: Revision) -> Result<KvHash, StorageError> {
+        let view = self.owner.shared.read().hash_view(revision)?;
+        Ok(view.hash())
+    }
+
+    async fn alarms(&self) -> Result<Vec<AlarmKind>, StorageError> {
+        Ok(self.owner.shared.read().alarms())
+    }
+
+    async fn set_alarm(&self, alarm: AlarmKind, raised: bool) -> Result<bool, StorageError> {
+        self.change(Growth::Frees, |store| Ok(store.set_alarm(alarm, raised))).await
+    }
+
+    async fn snapshot(&self) -> Result<StoreSnapshot, StorageError> {
+        let now = self.owner.clock.now();
+        let view = self.owner.shared.read().view(now)?;
+        Ok(view.into_snapshot())
+    }
+
+    async fn defragment(&self) -> Result<(), StorageError> {
+        self.owner.shared.change(Store::defragment);
+        Ok(())
     }
 }

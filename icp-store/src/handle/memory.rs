@@ -8,8 +8,8 @@ use core::sync::atomic::{AtomicI64, Ordering};
 use async_trait::async_trait;
 use icp_core::base::Time;
 use icp_core::storage::{
-    LeaseId, LeaseStatus, LeaseTtl, RangeRequest, RangeResponse, Revision, Storage, StorageError,
-    StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream,
+    AlarmKind, KvHash, LeaseId, LeaseStatus, LeaseTtl, RangeRequest, RangeResponse, Revision, Storage,
+    StorageError, StoreSnapshot, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream,
 };
 
 use super::shared::{Shared, Watch};
@@ -135,5 +135,29 @@ impl Storage for Memory {
 
     async fn status(&self) -> Result<StoreStatus, StorageError> {
         Ok(self.shared.read().status())
+    }
+
+    async fn hash_kv(&self, revision: Revision) -> Result<KvHash, StorageError> {
+        let view = self.shared.read().hash_view(revision)?;
+        Ok(view.hash())
+    }
+
+    async fn alarms(&self) -> Result<Vec<AlarmKind>, StorageError> {
+        Ok(self.shared.read().alarms())
+    }
+
+    async fn set_alarm(&self, alarm: AlarmKind, raised: bool) -> Result<bool, StorageError> {
+        Ok(self.change(|store, _| store.set_alarm(alarm, raised)))
+    }
+
+    async fn snapshot(&self) -> Result<StoreSnapshot, StorageError> {
+        let now = self.now();
+        let view = self.shared.read().view(now)?;
+        Ok(view.into_snapshot())
+    }
+
+    async fn defragment(&self) -> Result<(), StorageError> {
+        self.change(|store, _| store.defragment());
+        Ok(())
     }
 }

@@ -6,9 +6,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
-use icp_core::storage::KeyValue;
+use icp_core::storage::{AlarmKind, KeyValue};
 
-use crate::mvcc::{Change, Commit};
+use crate::mvcc::{Change, Commit, Version};
 use crate::store::Entry;
 
 const COMMIT: u8 = 1;
@@ -17,6 +17,12 @@ const LEASE_REVOKE: u8 = 3;
 const COMPACT: u8 = 4;
 const RESTORE: u8 = 5;
 const BASE: u8 = 6;
+/// A base version that was not the first change of its transaction.
+const BASE_OF_MANY: u8 = 7;
+const ALARM: u8 = 8;
+
+const ALARM_NO_SPACE: i64 = 1;
+const ALARM_CORRUPT: i64 = 2;
 
 /// Appends `entry` to `out`.
 pub(super) fn encode(entry: &Entry, out: &mut Vec<u8>) {
@@ -47,10 +53,26 @@ pub(super) fn encode(entry: &Entry, out: &mut Vec<u8>) {
             number(*compacted, out);
         }
         Entry::Base(kv) => {
-            out.push(BASE);
+            out.push(if kv.sub == 0 { BASE } else { BASE_OF_MANY });
             number(kv.mod_revision, out);
+            if kv.sub != 0 {
+                number(kv.sub.into(), out);
+            }
             version(kv, out);
         }
+        Entry::Alarm { kind, raised } => {
+            out.push(ALARM);
+            number(alarm_number(*kind), out);
+            number((*raised).into(), out);
+        }
+    }
+}
+
+/// etcd's numbers (`AlarmType`).
+fn alarm_number(kind: AlarmKind) -> i64 {
+    match kind {
+        AlarmKind::Corrupt => ALARM_CORRUPT,
+        _ => ALARM_NO_SPACE,
     }
 }
 
@@ -96,8 +118,9 @@ fn entry(from: &mut &[u8]) -> Option<Entry> {
             let revision = take_number(from)?;
             let count = usize::try_from(take_number(from)?).ok()?;
             let mut changes = Vec::new();
-            for _ in 0..count {
-                changes.push(Change { kv: take_version(from, revision)?, prev: None });
+            for sub in 0..count {
+                let kv = take_version(from, revision, u32::try_from(sub).ok()?)?;
+                changes.push(Change { kv, prev: None });
             }
             Entry::Commit(Arc::new(Commit { revision, changes: changes.into() }))
         }
@@ -107,13 +130,26 @@ fn entry(from: &mut &[u8]) -> Option<Entry> {
         RESTORE => Entry::Restore { compacted: take_number(from)? },
         BASE => {
             let mod_revision = take_number(from)?;
-            Entry::Base(take_version(from, mod_revision)?)
+            Entry::Base(take_version(from, mod_revision, 0)?)
+        }
+        BASE_OF_MANY => {
+            let mod_revision = take_number(from)?;
+            let sub = u32::try_from(take_number(from)?).ok()?;
+            Entry::Base(take_version(from, mod_revision, sub)?)
+        }
+        ALARM => {
+            let kind = match take_number(from)? {
+                ALARM_NO_SPACE => AlarmKind::NoSpace,
+                ALARM_CORRUPT => AlarmKind::Corrupt,
+                _ => return None,
+            };
+            Entry::Alarm { kind, raised: take_number(from)? != 0 }
         }
         _ => return None,
     })
 }
 
-fn take_version(from: &mut &[u8], mod_revision: i64) -> Option<Arc<KeyValue>> {
+fn take_version(from: &mut &[u8], mod_revision: i64, sub: u32) -> Option<Arc<Version>> {
     let version = take_number(from)?;
     let key = take_bytes(from)?;
     let mut kv = KeyValue { key, mod_revision, version, ..KeyValue::default() };
@@ -122,7 +158,7 @@ fn take_version(from: &mut &[u8], mod_revision: i64) -> Option<Arc<KeyValue>> {
         kv.lease = take_number(from)?;
         kv.value = take_bytes(from)?;
     }
-    Some(Arc::new(kv))
+    Some(Arc::new(Version { kv, sub }))
 }
 
 fn take_number(from: &mut &[u8]) -> Option<i64> {

@@ -9,7 +9,7 @@ use icp_core::storage::{KeyRange, Op, PutRequest, StorageError, Txn};
 use super::{Limits, invalid};
 
 /// Checks the shape of a transaction: sizes, options that exclude each other, keys that are written twice.
-pub(super) fn check(txn: &Txn, limits: &Limits) -> Result<(), StorageError> {
+pub(crate) fn check(txn: &Txn, limits: &Limits) -> Result<(), StorageError> {
     let mut bytes = 0_usize;
     shape(txn, limits.txn_ops_max, limits.txn_depth_max, &mut bytes)?;
     if bytes > limits.request_bytes_max {

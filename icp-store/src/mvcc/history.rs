@@ -2,19 +2,21 @@
 
 use alloc::sync::Arc;
 
-use icp_core::storage::{KeyValue, Revision};
+use icp_core::storage::Revision;
 use smallvec::{SmallVec, smallvec};
+
+use super::Version;
 
 /// The versions of one key, oldest first; revisions never decrease. Most keys have one.
 #[derive(Debug)]
-pub(super) struct History(SmallVec<[Arc<KeyValue>; 1]>);
+pub(super) struct History(SmallVec<[Arc<Version>; 1]>);
 
 impl History {
-    pub(super) fn new(first: Arc<KeyValue>) -> Self {
+    pub(super) fn new(first: Arc<Version>) -> Self {
         Self(smallvec![first])
     }
 
-    pub(super) fn push(&mut self, kv: Arc<KeyValue>) {
+    pub(super) fn push(&mut self, kv: Arc<Version>) {
         self.0.push(kv);
     }
 
@@ -23,12 +25,12 @@ impl History {
     }
 
     /// The newest version, unless it is a tombstone.
-    pub(super) fn live(&self) -> Option<&Arc<KeyValue>> {
+    pub(super) fn live(&self) -> Option<&Arc<Version>> {
         self.0.last().filter(|kv| kv.version > 0)
     }
 
     /// The version that a read at `revision` sees.
-    pub(super) fn at(&self, revision: Revision) -> Option<&Arc<KeyValue>> {
+    pub(super) fn at(&self, revision: Revision) -> Option<&Arc<Version>> {
         // The newest version answers nearly every read.
         let newest = self.0.last()?;
         if newest.mod_revision <= revision {

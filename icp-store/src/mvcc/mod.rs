@@ -21,9 +21,12 @@
 //! ```
 
 mod check;
+mod hash;
 mod history;
 mod range;
 mod txn;
+mod version;
+mod view;
 
 #[cfg(test)]
 mod tests;
@@ -38,15 +41,18 @@ use icp_core::storage::{KeyValue, Revision, StorageError};
 
 use history::History;
 
+pub(crate) use check::check;
 pub use txn::Applied;
+pub use version::Version;
+pub use view::View;
 
-/// One change of one key. A tombstone is a [`KeyValue`] of version 0.
+/// One change of one key. A tombstone is a [`Version`] of version 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The new version.
-    pub kv: Arc<KeyValue>,
+    pub kv: Arc<Version>,
     /// The version before; `None` if there was none or if it is compacted.
-    pub prev: Option<Arc<KeyValue>>,
+    pub prev: Option<Arc<Version>>,
 }
 
 impl Change {
@@ -143,7 +149,7 @@ impl Mvcc {
 
     /// The newest version of `key`, if it exists.
     #[must_use]
-    pub fn get(&self, key: &[u8]) -> Option<&Arc<KeyValue>> {
+    pub fn get(&self, key: &[u8]) -> Option<&Arc<Version>> {
         self.keys.get(key)?.live()
     }
 
@@ -219,7 +225,7 @@ impl Mvcc {
     /// Everything that is needed to build the same state again: the keys as they were at the compacted revision, and
     /// the commits from it on. Shares all keys and values.
     #[must_use]
-    pub fn dump(&self) -> (Vec<Arc<KeyValue>>, Vec<Arc<Commit>>) {
+    pub fn dump(&self) -> (Vec<Arc<Version>>, Vec<Arc<Commit>>) {
         let base = self.keys.values().filter_map(|h| h.at(self.compacted)).cloned().collect();
         let commits = self.commits.iter().filter(|c| c.revision >= self.compacted).cloned().collect();
         (base, commits)
@@ -235,7 +241,7 @@ impl Mvcc {
     ///
     /// # Errors
     /// [`StorageError::Invalid`] if the version does not belong to the base or if the key is there already.
-    pub fn restore_base(&mut self, kv: KeyValue) -> Result<(), StorageError> {
+    pub fn restore_base(&mut self, kv: Version) -> Result<(), StorageError> {
         let fits =
             kv.version > 0 && kv.mod_revision <= self.compacted.max(0) && !self.keys.contains_key(&kv.key);
         if !fits || self.revision != self.compacted.max(1) {
@@ -263,7 +269,7 @@ impl Mvcc {
             if kv.mod_revision != revision {
                 return Err(invalid("entry", "a change that does not carry its commit's revision"));
             }
-            let kv = Arc::new(kv);
+            let kv = Version::new(kv, changes.len());
             if repeats {
                 changes.push(Change { kv, prev: None });
             } else {
@@ -276,7 +282,7 @@ impl Mvcc {
     }
 
     /// Adds a version to the history of its key.
-    fn push(&mut self, kv: Arc<KeyValue>) {
+    fn push(&mut self, kv: Arc<Version>) {
         self.value_bytes = self.value_bytes.saturating_add((kv.key.len() + kv.value.len()) as u64);
         match self.keys.get_mut(&kv.key) {
             Some(history) => history.push(kv),

@@ -9,8 +9,8 @@ use icp_core::storage::{
     KeyRange, KeyValue, RangeRequest, RangeResponse, Revision, SortBy, SortOrder, StorageError,
 };
 
-use super::Mvcc;
 use super::history::History;
+use super::{Mvcc, Version};
 
 impl Mvcc {
     /// Reads a range; `newest` is the newest revision that the reader may see and what revision 0 means.
@@ -35,7 +35,7 @@ impl Mvcc {
         let limit = usize::try_from(request.limit).unwrap_or(0);
         let cut_scan = limit > 0 && !filtered && request.sort_order == SortOrder::None;
 
-        let mut found: Vec<&Arc<KeyValue>> = Vec::new();
+        let mut found: Vec<&Arc<Version>> = Vec::new();
         let mut count = 0_i64;
         for kv in self.scan(&request.range, revision) {
             count += 1;
@@ -73,7 +73,7 @@ impl Mvcc {
     }
 
     /// The versions of the keys of `range` that a read at `revision` sees, in key order.
-    pub(super) fn scan(&self, range: &KeyRange, revision: Revision) -> impl Iterator<Item = &Arc<KeyValue>> {
+    pub(super) fn scan(&self, range: &KeyRange, revision: Revision) -> impl Iterator<Item = &Arc<Version>> {
         // One of the two halves is always empty; chaining keeps the single-key read at one look-up.
         let (one, many) = match &range.end {
             None => (self.keys.get(&range.start), None),
@@ -95,10 +95,10 @@ fn passes(request: &RangeRequest, kv: &KeyValue) -> bool {
         && within(request.min_create_revision, request.max_create_revision, kv.create_revision)
 }
 
-fn sort(found: &mut [&Arc<KeyValue>], request: &RangeRequest) {
+fn sort(found: &mut [&Arc<Version>], request: &RangeRequest) {
     // A stable sort of what is in key order already, so that ties stand in key order in both directions.
     let descend = request.sort_order == SortOrder::Descend;
-    let by = |a: &&Arc<KeyValue>, b: &&Arc<KeyValue>| {
+    let by = |a: &&Arc<Version>, b: &&Arc<Version>| {
         let order = match request.sort_by {
             SortBy::Key => a.key.cmp(&b.key),
             SortBy::Version => a.version.cmp(&b.version),

@@ -341,7 +341,7 @@ proptest! {
             again.restore_base(kv.as_ref().clone()).unwrap();
         }
         for commit in commits {
-            again.restore_commit(commit.revision, commit.changes.iter().map(|c| c.kv.as_ref().clone())).unwrap();
+            again.restore_commit(commit.revision, commit.changes.iter().map(|c| c.kv.kv.clone())).unwrap();
         }
         prop_assert_eq!(again.dump(), kv.dump());
         prop_assert_eq!(again.revision(), kv.revision());

@@ -9,7 +9,7 @@ use icp_core::storage::{
     OpResponse, PutRequest, PutResponse, Revision, StorageError, Txn, TxnResponse,
 };
 
-use super::{Change, Commit, Limits, Mvcc, check, invalid};
+use super::{Change, Commit, Limits, Mvcc, Version, check, invalid};
 
 /// What a transaction did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,9 +141,10 @@ impl Mvcc {
             Some(kv) if put.ignore_lease => kv.lease,
             _ => put.lease,
         };
-        let kv = Arc::new(KeyValue { key, value, create_revision, mod_revision: revision, version, lease });
+        let kv = KeyValue { key, value, create_revision, mod_revision: revision, version, lease };
+        let kv = Version::new(kv, changes.len());
         self.push(kv.clone());
-        let prev_kv = prev.as_deref().filter(|_| put.prev_kv).cloned();
+        let prev_kv = prev.as_deref().filter(|_| put.prev_kv).map(|kv| kv.kv.clone());
         changes.push(Change { kv, prev });
         PutResponse { prev_kv }
     }
@@ -154,11 +155,11 @@ impl Mvcc {
         revision: Revision,
         changes: &mut Vec<Change>,
     ) -> DeleteRangeResponse {
-        let gone: Vec<Arc<KeyValue>> = self.scan(&delete.range, revision).cloned().collect();
+        let gone: Vec<Arc<Version>> = self.scan(&delete.range, revision).cloned().collect();
         let mut response = DeleteRangeResponse { deleted: gone.len() as i64, prev_kvs: Vec::new() };
         for prev in gone {
-            let kv =
-                Arc::new(KeyValue { key: prev.key.clone(), mod_revision: revision, ..KeyValue::default() });
+            let kv = KeyValue { key: prev.key.clone(), mod_revision: revision, ..KeyValue::default() };
+            let kv = Version::new(kv, changes.len());
             self.push(kv.clone());
             if delete.prev_kv {
                 response.prev_kvs.push(KeyValue::clone(&prev));

@@ -13,6 +13,10 @@ pub struct Config {
     pub lease_ttl_secs_min: i64,
     /// Most commits that are freed of compacted versions with each write and each wake.
     pub sweep_commits_max: usize,
+    /// Bytes of keys and values of all kept versions above which a request that adds data is refused and raises the
+    /// alarm [`AlarmKind::NoSpace`](icp_core::storage::AlarmKind::NoSpace); 0 for no bound. etcd's counterpart,
+    /// `--quota-backend-bytes`, bounds its file.
+    pub quota_bytes: u64,
     /// Seeds the ids of leases that are granted without one.
     pub seed: u64,
 }
@@ -24,6 +28,7 @@ impl Default for Config {
             watch_lag_events_max: 100_000,
             lease_ttl_secs_min: 2,
             sweep_commits_max: 1_000,
+            quota_bytes: 0,
             seed: 0,
         }
     }

@@ -2,9 +2,9 @@
 
 use alloc::sync::Arc;
 
-use icp_core::storage::{KeyValue, LeaseId, Revision};
+use icp_core::storage::{AlarmKind, LeaseId, Revision};
 
-use crate::mvcc::Commit;
+use crate::mvcc::{Commit, Version};
 
 /// One change of the store's state, as its effect and not as the request: replaying entries in order gives the same
 /// state again. A snapshot is a sequence of entries too, which begins with [`Entry::Restore`].
@@ -37,5 +37,12 @@ pub enum Entry {
         compacted: Revision,
     },
     /// A key as it was at the compacted revision of the snapshot.
-    Base(Arc<KeyValue>),
+    Base(Arc<Version>),
+    /// An alarm was raised or disarmed.
+    Alarm {
+        /// Which.
+        kind: AlarmKind,
+        /// Whether it is raised now.
+        raised: bool,
+    },
 }

@@ -10,6 +10,7 @@ use icp_core::storage::{
     StorageError, StoreStatus, Txn, TxnResponse, WatchRequest,
 };
 
+use super::alarm::Alarms;
 use super::{Answer, Config, Effect, Entry, Event, Request};
 use crate::lease::Leases;
 use crate::mvcc::{Commit, Limits, Mvcc, invalid};
@@ -18,14 +19,15 @@ use crate::watch::{Polled, WatchId, Watches};
 /// Keys, watches and leases; see the [module](super).
 #[derive(Debug)]
 pub struct Store {
-    config: Config,
-    kv: Mvcc,
+    pub(super) config: Config,
+    pub(super) kv: Mvcc,
     watches: Watches,
-    leases: Leases,
+    pub(super) leases: Leases,
+    pub(super) alarms: Alarms,
     rng: Rng,
     visible: Revision,
     unpublished: VecDeque<Arc<Commit>>,
-    entries: Vec<Entry>,
+    pub(super) entries: Vec<Entry>,
 }
 
 impl Store {
@@ -37,6 +39,7 @@ impl Store {
             kv: Mvcc::new(),
             watches: Watches::new(config.watch_lag_events_max),
             leases: Leases::new(config.lease_ttl_secs_min),
+            alarms: Alarms::default(),
             rng: Rng::new(config.seed).child("leases"),
             visible: 1,
             unpublished: VecDeque::new(),
@@ -63,6 +66,8 @@ impl Store {
             revision: self.visible,
             compacted: self.kv.compacted(),
             size_bytes: self.kv.value_bytes(),
+            in_use_bytes: self.kv.value_bytes(),
+            quota_bytes: self.config.quota_bytes,
             watches: self.watches.len(),
         }
     }
@@ -81,8 +86,10 @@ impl Store {
     /// Applies a transaction. The answer may be given out when its revision is published.
     ///
     /// # Errors
-    /// Those of [`Mvcc::txn`]; nothing was changed then.
+    /// Those of [`Mvcc::txn`], and [`StorageError::NoSpace`] and [`StorageError::CorruptAlarm`] for an alarm; nothing was
+    /// changed then, but the first transaction above the quota raises the alarm.
     pub fn txn(&mut self, _now: Time, txn: &Txn) -> Result<TxnResponse, StorageError> {
+        self.admit_txn(txn)?;
         self.write(txn, &self.config.limits.clone())
     }
 
@@ -154,8 +161,9 @@ impl Store {
     /// Forgets what only reads below `revision` can see.
     ///
     /// # Errors
-    /// Those of [`Mvcc::compact`]; a revision that is not published yet is a future one.
+    /// Those of [`Mvcc::compact`]; a revision that is not published yet is a future one. [`StorageError::CorruptAlarm`].
     pub fn compact(&mut self, revision: Revision) -> Result<(), StorageError> {
+        self.admit_any()?;
         if revision > self.visible {
             return Err(StorageError::FutureRevision { requested: revision, current: self.visible });
         }
@@ -168,8 +176,9 @@ impl Store {
     /// Grants a lease; id 0 lets the store choose one.
     ///
     /// # Errors
-    /// Those of [`Leases::grant`].
+    /// Those of [`Leases::grant`], and [`StorageError::NoSpace`] and [`StorageError::CorruptAlarm`] for an alarm.
     pub fn lease_grant(&mut self, now: Time, id: LeaseId, ttl_secs: i64) -> Result<LeaseTtl, StorageError> {
+        self.admit_lease()?;
         let mut id = id;
         while id == 0 {
             let drawn = (self.rng.next_u64() >> 1) as LeaseId;
@@ -191,8 +200,9 @@ impl Store {
     /// Ends a lease and deletes its keys as one revision; without keys there is no new revision.
     ///
     /// # Errors
-    /// [`StorageError::LeaseNotFound`].
+    /// [`StorageError::LeaseNotFound`], [`StorageError::CorruptAlarm`].
     pub fn lease_revoke(&mut self, _now: Time, id: LeaseId) -> Result<(), StorageError> {
+        self.admit_any()?;
         let keys = self.leases.revoke(id)?;
         let success: Vec<Op> = keys
             .into_iter()
@@ -221,17 +231,19 @@ impl Store {
 
     /// Ends the leases that have run out at `now`, and frees some of what is compacted.
     pub fn tick(&mut self, now: Time) {
-        for id in self.leases.expired(now) {
-            // The lease exists: it has just been reported.
-            let _ = self.lease_revoke(now, id);
+        if self.lease_deadline().is_some() {
+            for id in self.leases.expired(now) {
+                // The lease exists: it has just been reported.
+                let _ = self.lease_revoke(now, id);
+            }
         }
         self.kv.sweep(self.config.sweep_commits_max);
     }
 
-    /// When the next lease runs out.
+    /// When the next lease runs out; none does while all writes are refused.
     #[must_use]
     pub fn lease_deadline(&self) -> Option<Time> {
-        self.leases.deadline()
+        self.leases.deadline().filter(|_| self.admit_any().is_ok())
     }
 
     /// The entries of a snapshot: replayed, they give this state. Shares all keys and values.
@@ -245,6 +257,7 @@ impl Store {
                 entries.push(Entry::LeaseGrant { id, ttl_secs: info.granted_ttl_secs });
             }
         }
+        entries.extend(self.alarms().into_iter().map(|kind| Entry::Alarm { kind, raised: true }));
         entries.extend(base.into_iter().map(Entry::Base));
         entries.extend(commits.into_iter().map(Entry::Commit));
         entries
@@ -260,13 +273,15 @@ impl Store {
             Entry::Restore { compacted } => {
                 self.kv = Mvcc::restore(*compacted);
                 self.leases = Leases::new(self.config.lease_ttl_secs_min);
+                self.alarms = Alarms::default();
             }
+            Entry::Alarm { kind, raised } => _ = self.alarms.set(*kind, *raised),
             Entry::Base(kv) => {
                 self.leases.bind(kv.lease, kv.key.clone());
                 self.kv.restore_base(kv.as_ref().clone())?;
             }
             Entry::Commit(commit) => {
-                let kvs = commit.changes.iter().map(|c| c.kv.as_ref().clone());
+                let kvs = commit.changes.iter().map(|c| c.kv.kv.clone());
                 let commit = self.kv.restore_commit(commit.revision, kvs)?;
                 commit.changes.iter().for_each(|c| self.leases.follow(c));
             }

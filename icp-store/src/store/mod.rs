@@ -15,11 +15,13 @@
 //! assert!(matches!(&out[..], [Effect::Append { .. }, Effect::Answer { id: 1, answer: Ok(Answer::Txn(_)), .. }]));
 //! ```
 
+mod alarm;
 mod config;
 mod effect;
 mod entry;
 mod event;
 mod machine;
+mod view;
 
 #[cfg(test)]
 mod tests;
@@ -29,3 +31,4 @@ pub use effect::{Answer, Effect};
 pub use entry::Entry;
 pub use event::{Event, Request};
 pub use machine::Store;
+pub use view::{HashView, StoreView};

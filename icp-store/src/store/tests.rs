@@ -2,7 +2,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use icp_core::base::{Machine, Time, drive};
-use icp_core::storage::{KeyRange, Op, PutRequest, RangeRequest, StorageError, Txn};
+use icp_core::storage::{AlarmKind, KeyRange, Op, PutRequest, RangeRequest, StorageError, Txn};
 
 use super::*;
 
@@ -113,4 +113,86 @@ fn entries_of_another_history_are_refused() {
     again.replay(Time::ZERO, &entries[0]).unwrap();
     assert!(matches!(again.replay(Time::ZERO, &entries[0]), Err(StorageError::Invalid { .. })));
     assert!(again.replay(Time::ZERO, &Entry::LeaseRevoke { id: 1 }).is_err());
+}
+
+#[test]
+fn the_quota_raises_an_alarm_that_refuses_what_adds_data_until_it_is_disarmed() {
+    let mut store = Store::new(Config { quota_bytes: 10, ..Config::default() });
+    let mut log = Vec::new();
+    let no_space = |r: Result<_, StorageError>| matches!(r, Err(StorageError::NoSpace { .. }));
+    for key in ["a", "b", "c", "d"] {
+        store.txn(Time::ZERO, &put(key, 0)).unwrap();
+    }
+    let large = Txn { success: vec![Op::Put(PutRequest::new("k", "12345678"))], ..Txn::default() };
+    assert!(no_space(store.txn(Time::ZERO, &large).map(drop)));
+    assert_eq!(store.alarms(), [AlarmKind::NoSpace]);
+    // Smaller ones and leases are refused as well now; deletions, reads and compaction are taken.
+    assert!(no_space(store.txn(Time::ZERO, &put("a", 0)).map(drop)));
+    assert!(no_space(store.lease_grant(Time::ZERO, 1, 60).map(drop)));
+    assert!(matches!(store.txn(Time::ZERO, &put("", 0)), Err(StorageError::Invalid { .. })), "as in etcd");
+    let delete = Op::DeleteRange(icp_core::storage::DeleteRangeRequest {
+        range: KeyRange::between("b", "z"),
+        prev_kv: false,
+    });
+    store.txn(Time::ZERO, &Txn { success: vec![delete], ..Txn::default() }).unwrap();
+    store.publish_all();
+    store.compact(store.visible()).unwrap();
+    store.defragment();
+    log.extend(store.take_entries());
+    for entries in [log, store.snapshot()] {
+        let mut again = Store::new(Config { quota_bytes: 10, ..Config::default() });
+        entries.iter().for_each(|e| again.replay(Time::ZERO, e).unwrap());
+        assert_eq!(again.alarms(), [AlarmKind::NoSpace], "alarms are durable");
+        assert!(no_space(again.txn(Time::ZERO, &put("a", 0)).map(drop)));
+        assert!(again.set_alarm(AlarmKind::NoSpace, false));
+        assert!(!again.set_alarm(AlarmKind::NoSpace, false));
+        again.txn(Time::ZERO, &put("a", 0)).unwrap();
+    }
+}
+
+#[test]
+fn a_store_that_is_corrupt_takes_no_write_and_ends_no_lease() {
+    let mut store = Store::new(Config::default());
+    store.lease_grant(Time::ZERO, 1, 60).unwrap();
+    store.txn(Time::ZERO, &put("a", 1)).unwrap();
+    store.publish_all();
+    store.set_alarm(AlarmKind::Corrupt, true);
+    let corrupt = Err(StorageError::CorruptAlarm);
+    assert_eq!(store.txn(Time::ZERO, &put("a", 0)).map(drop), corrupt);
+    assert_eq!(store.lease_revoke(Time::ZERO, 1), corrupt);
+    assert_eq!(store.compact(2), corrupt);
+    assert_eq!(store.lease_deadline(), None);
+    store.tick(Time::from_secs(100));
+    assert_eq!(count(&store), 1);
+    let read = Txn { success: vec![Op::Range(RangeRequest::new(KeyRange::key("a")))], ..Txn::default() };
+    assert!(store.txn(Time::ZERO, &read).is_ok());
+    store.set_alarm(AlarmKind::Corrupt, false);
+    store.tick(Time::from_secs(100));
+    store.publish_all();
+    assert_eq!(count(&store), 0);
+}
+
+#[test]
+fn a_view_and_a_replayed_log_have_the_same_versions_and_hash() {
+    let mut store = Store::new(Config::default());
+    store.lease_grant(Time::ZERO, 3, 50).unwrap();
+    let many = |keys: &[&'static str]| Txn {
+        success: keys.iter().map(|k| Op::Put(PutRequest::new(*k, "v"))).collect(),
+        ..Txn::default()
+    };
+    store.txn(Time::ZERO, &many(&["a", "b", "c"])).unwrap();
+    store.txn(Time::ZERO, &many(&["a", "d"])).unwrap();
+    store.txn(Time::ZERO, &many(&["e"])).unwrap();
+    store.publish_all();
+    store.compact(3).unwrap();
+    let mut again = Store::new(Config::default());
+    store.snapshot().iter().for_each(|e| again.replay(Time::ZERO, e).unwrap());
+    let places = |store: &Store| -> Vec<(i64, u32)> {
+        let copy = store.view(Time::ZERO).unwrap().into_snapshot();
+        assert_eq!((copy.revision, copy.compacted, copy.leases.len()), (4, 3, 1));
+        copy.versions.map(|v| (v.kv.mod_revision, v.sub)).collect()
+    };
+    assert_eq!(places(&store), [(2, 1), (2, 2), (3, 0), (3, 1), (4, 0)]);
+    assert_eq!(places(&again), places(&store));
+    assert_eq!(store.hash_view(0).unwrap().hash(), again.hash_view(0).unwrap().hash());
 }

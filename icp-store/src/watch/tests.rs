@@ -112,7 +112,7 @@ fn record(
     commit: &crate::mvcc::Commit,
 ) {
     for change in &commit.changes {
-        let kv = change.kv.as_ref().clone();
+        let kv = change.kv.kv.clone();
         let (kind, prev) = match change.is_delete() {
             true => (EventKind::Delete, now.remove(&kv.key[..])),
             false => (EventKind::Put, now.insert(kv.key.to_vec(), kv.clone())),

@@ -157,6 +157,6 @@ fn event(change: &Change, prev_kv: bool) -> Event {
     Event {
         kind: if change.is_delete() { EventKind::Delete } else { EventKind::Put },
         kv: KeyValue::clone(&change.kv),
-        prev_kv: change.prev.as_deref().filter(|_| prev_kv).cloned(),
+        prev_kv: change.prev.as_deref().filter(|_| prev_kv).map(|kv| kv.kv.clone()),
     }
 }

@@ -49,7 +49,8 @@ async fn capabilities(lab: Lab) {
 async fn system_calls(lab: Lab) {
     let node = lab.node().await;
     node.sandbox("p").await;
-    let text = "exec 2>/dev/null; unshare -U true && echo allowed || echo refused; grep Seccomp: /proc/self/status";
+    let text =
+        "exec 2>/dev/null; unshare -U true && echo allowed || echo refused; grep Seccomp: /proc/self/status";
     for no_new_privs in [false, true] {
         let mut spec = script(text);
         spec.security.seccomp = Seccomp::RuntimeDefault;
@@ -92,9 +93,8 @@ async fn paths_are_sealed(lab: Lab) {
 async fn users(lab: Lab) {
     let node = lab.node().await;
     node.sandbox("p").await;
-    let mut spec = script(
-        "id -u; id -g; grep CapEff /proc/self/status; echo $HOME; printf '' > /dev/stderr && echo ok",
-    );
+    let mut spec =
+        script("id -u; id -g; grep CapEff /proc/self/status; echo $HOME; printf '' > /dev/stderr && echo ok");
     spec.security.run_as_user = Some(1000);
     let result = node.start("p", "c", spec).await;
     if lab.is_root() {

@@ -40,8 +40,7 @@ pub(crate) fn all() -> Vec<(&'static str, Case)> {
 async fn the_host_image_runs(lab: Lab) {
     let node = Node::open(&lab, &lab.fresh()).await;
     node.sandbox("p").await;
-    let (exit, log) =
-        node.run("p", "c", host("echo out; ls /home | wc -l; echo err >&2; exit 3")).await;
+    let (exit, log) = node.run("p", "c", host("echo out; ls /home | wc -l; echo err >&2; exit 3")).await;
     // The two streams are two pipes: only the order within each is certain.
     let (out, err): (Vec<&str>, Vec<&str>) = log.lines().partition(|line| *line != "err");
     assert_eq!((exit.code, exit.signal, out, err), (3, None, vec!["out", "0"], vec!["err"]));

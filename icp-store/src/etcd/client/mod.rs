@@ -197,7 +197,9 @@ impl Storage for Client {
             revision: convert::revision(&status.header),
             compacted: 0,
             size_bytes: u64::try_from(status.db_size).unwrap_or(0),
+            in_use_bytes: u64::try_from(status.db_size_in_use).unwrap_or(0),
             watches: self.channel.watches(),
+            ..StoreStatus::default()
         })
     }
 }
