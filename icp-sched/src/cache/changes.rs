@@ -15,21 +15,48 @@ pub(crate) enum Change {
     Pod { row: u32, spec: Arc<PodSpec>, serial: u64, times: i8 },
     /// A node came, went or changed.
     Node { row: u32 },
+    /// A pod on a node was started, which matters to who is evicted first and to nothing else.
+    Started { row: u32 },
     /// Labels of namespaces, or what selects pods.
     Meaning,
 }
 
-/// The last changes, numbered.
-#[derive(Debug, Default)]
-pub(crate) struct ChangeLog {
-    kept: VecDeque<Change>,
-    /// The number of the first that is kept.
-    first: u64,
+impl Change {
+    /// The node that it is about.
+    pub(crate) const fn row(&self) -> Option<u32> {
+        match self {
+            Self::Pod { row, .. } | Self::Node { row } | Self::Started { row } => Some(*row),
+            Self::Meaning => None,
+        }
+    }
 }
 
-impl ChangeLog {
-    pub(super) fn push(&mut self, change: Change) {
-        if self.kept.len() >= KEPT_MAX {
+/// The last changes of the cluster.
+pub(crate) type ChangeLog = Log<Change>;
+
+/// The last changes, numbered.
+#[derive(Debug)]
+pub(crate) struct Log<T> {
+    kept: VecDeque<T>,
+    /// The number of the first that is kept.
+    first: u64,
+    kept_max: usize,
+}
+
+impl<T> Default for Log<T> {
+    fn default() -> Self {
+        Self::keeping(KEPT_MAX)
+    }
+}
+
+impl<T> Log<T> {
+    /// One that keeps so many changes.
+    pub(crate) const fn keeping(kept_max: usize) -> Self {
+        Self { kept: VecDeque::new(), first: 0, kept_max }
+    }
+
+    pub(crate) fn push(&mut self, change: T) {
+        if self.kept.len() >= self.kept_max {
             self.kept.pop_front();
             self.first += 1;
         }
@@ -42,7 +69,7 @@ impl ChangeLog {
     }
 
     /// The changes from number `from` on; `None` if some are not kept any more.
-    pub(crate) fn since(&self, from: u64) -> Option<impl ExactSizeIterator<Item = &Change>> {
+    pub(crate) fn since(&self, from: u64) -> Option<impl ExactSizeIterator<Item = &T>> {
         let skip = usize::try_from(from.checked_sub(self.first)?).ok()?;
         (skip <= self.kept.len()).then(|| self.kept.range(skip..))
     }

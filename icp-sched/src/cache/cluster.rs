@@ -232,7 +232,11 @@ impl Cluster {
         if let Some(old) = self.pods.get_mut(&pod.key) {
             if old.pod.uid == pod.uid && old.pod.node == pod.node && old.pod.spec == pod.spec && !pod.ended {
                 old.assumed = false;
+                let started = old.pod.started != pod.started;
                 old.pod = pod;
+                if let (true, Some(node)) = (started, old.node) {
+                    self.changes.push(Change::Started { row: node.0 });
+                }
                 return;
             }
             self.remove_pod(&pod.key);

@@ -59,6 +59,25 @@ impl Load {
     }
 }
 
+impl core::ops::SubAssign<&Load> for Load {
+    fn sub_assign(&mut self, less: &Self) {
+        let sub = |a: &mut i64, b: i64| *a = a.saturating_sub(b);
+        sub(&mut self.cpu, less.cpu);
+        sub(&mut self.memory, less.memory);
+        sub(&mut self.ephemeral, less.ephemeral);
+        sub(&mut self.filled_cpu, less.filled_cpu);
+        sub(&mut self.filled_memory, less.filled_memory);
+        sub(&mut self.pods, less.pods);
+    }
+}
+
+/// What the pods of one priority take of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tier {
+    pub(crate) priority: i32,
+    pub(crate) load: Load,
+}
+
 /// The capacity of a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Capacity {
@@ -79,6 +98,8 @@ pub(crate) struct Columns {
     pub(crate) ports: Vec<Vec<HostPort>>,
     /// How many pods of each class.
     pub(crate) classes: Vec<SmallVec<[(ClassId, u32); 4]>>,
+    /// What is taken by priority, the least important first.
+    pub(crate) tiers: Vec<SmallVec<[Tier; 1]>>,
     pub(crate) topology: Topology,
     free: Vec<u32>,
 }
@@ -97,6 +118,7 @@ impl Columns {
         self.load.push(Load::default());
         self.ports.push(Vec::new());
         self.classes.push(SmallVec::new());
+        self.tiers.push(SmallVec::new());
         let rows = self.nodes.len();
         for s in &mut self.scalars {
             s.allocatable.resize(rows, 0);
@@ -153,6 +175,7 @@ impl Columns {
         if let Some(load) = self.load.get_mut(row) {
             load.add(spec, times);
         }
+        self.weigh_tier(row, spec, times);
         for (name, amount) in &spec.requests.scalars {
             let at = self.scalar(name);
             if let Some(used) = self.scalars.get_mut(at).and_then(|s| s.used.get_mut(row)) {
@@ -179,6 +202,25 @@ impl Columns {
                 }
             }
             None if times > 0 => classes.push((class, 1)),
+            None => {}
+        }
+    }
+
+    fn weigh_tier(&mut self, row: usize, spec: &PodSpec, times: i64) {
+        let Some(tiers) = self.tiers.get_mut(row) else { return };
+        let at = tiers.iter().position(|t| t.priority >= spec.priority).unwrap_or(tiers.len());
+        match tiers.get_mut(at).filter(|t| t.priority == spec.priority) {
+            Some(tier) => {
+                tier.load.add(spec, times);
+                if tier.load.pods <= 0 {
+                    tiers.remove(at);
+                }
+            }
+            None if times > 0 => {
+                let mut load = Load::default();
+                load.add(spec, times);
+                tiers.insert(at, Tier { priority: spec.priority, load });
+            }
             None => {}
         }
     }

@@ -32,7 +32,7 @@ pub use cluster::Cluster;
 pub use columns::NodeId;
 pub use storage::Storage;
 
-pub(crate) use changes::{Change, ChangeLog};
+pub(crate) use changes::{Change, ChangeLog, Log};
 pub(crate) use columns::{Capacity, Columns, Load};
 pub(crate) use selectors::Selectors;
 pub(crate) use topology::NO_DOMAIN;

@@ -10,7 +10,7 @@ use icp_core::client::ObjectKey;
 
 use super::fast::{Fast, Outcome};
 use super::nominated::Nominated;
-use super::preempt::Budgets;
+use super::preempt::{Budgets, Rooms};
 use super::{SchedulerBuilder, TieBreak};
 use crate::cache::{Cluster, NodeId};
 use crate::framework::{Checks, Code, Cycle, Explanation, Rejection, Slot, Survey, fit_error, survey};
@@ -65,6 +65,7 @@ pub struct Scheduler {
     pub(super) nominated: Nominated,
     pub(super) ties: TieBreak,
     pub(super) budgets: Budgets,
+    pub(super) rooms: Rooms,
     pub(super) fast: Fast,
     /// The plugins are the default ones, whose outcome `fast` gives.
     pub(super) fast_plugins: bool,
@@ -99,7 +100,8 @@ impl Scheduler {
             slots,
             nominated: Nominated::default(),
             ties,
-            budgets: Budgets::new(),
+            budgets: Budgets::default(),
+            rooms: Rooms::default(),
             fast: Fast::default(),
             fast_plugins,
         }
@@ -232,7 +234,8 @@ impl Scheduler {
         self.cluster = Cluster::default();
         self.nominated = Nominated::default();
         self.fast = Fast::default();
-        self.budgets.clear();
+        self.budgets = Budgets::default();
+        self.rooms = Rooms::default();
     }
 
     fn unschedulable(&self, counts: Vec<(Rejection, usize)>) -> Unschedulable {

@@ -6,19 +6,23 @@ use alloc::vec::Vec;
 
 use icp_core::client::ObjectKey;
 
+use crate::cache::Log;
 use crate::model::Pod;
 
 /// Nominated pods, by node.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Nominated {
     by_node: BTreeMap<String, BTreeMap<ObjectKey, Pod>>,
     node_of: BTreeMap<ObjectKey, String>,
+    /// The nodes where pods came and went.
+    changes: Log<String>,
 }
 
 impl Nominated {
     pub(crate) fn set(&mut self, pod: Pod, node: &str) {
         self.remove(&pod.key);
         self.node_of.insert(pod.key.clone(), node.into());
+        self.changes.push(node.into());
         self.by_node.entry(node.into()).or_default().insert(pod.key.clone(), pod);
     }
 
@@ -30,7 +34,12 @@ impl Nominated {
                 self.by_node.remove(&node);
             }
         }
+        self.changes.push(node.clone());
         Some(node)
+    }
+
+    pub(crate) const fn changes(&self) -> &Log<String> {
+        &self.changes
     }
 
     pub(crate) fn node_of(&self, key: &ObjectKey) -> Option<&str> {

@@ -1,39 +1,34 @@
 //! DefaultPreemption: which pods to evict so that a more important one finds room.
+//!
+//! Upstream tries a tenth of the nodes that could help, from a random one on; here all of them are looked at, so that
+//! the choice is the best there is.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+mod budgets;
+mod cost;
+mod rooms;
+#[cfg(test)]
+mod tests;
+mod tournament;
+
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::cmp::{Ordering, Reverse};
 
-use icp_core::api::labels::Selector;
-use icp_core::base::Time;
 use icp_core::client::ObjectKey;
-use smallvec::SmallVec;
 
+pub(crate) use self::budgets::Budgets;
+pub use self::budgets::DisruptionBudget;
+use self::cost::{Cost, by_importance};
+pub(crate) use self::rooms::Rooms;
+use self::rooms::{Ground, Tried, Victims};
 use super::{Scheduler, Unschedulable};
 use crate::cache::NodeId;
 use crate::framework::{Code, Reason, Rejected, Rejection, fit_error};
 use crate::model::Pod;
 use crate::plugins::fit;
 
-/// Of the nodes on which eviction could help, so many are tried: this part, and at least this number
-/// (`DefaultPreemptionArgs`).
-const CANDIDATES_PERCENT: usize = 10;
-const CANDIDATES_MIN: usize = 100;
-
 const NO_VICTIMS: &str = "No preemption victims found for incoming pod";
-
-/// A PodDisruptionBudget, as far as preemption minds it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DisruptionBudget {
-    /// The pods that it protects, of its namespace; an empty selector protects none.
-    pub selector: Selector,
-    /// How many may be evicted now (`status.disruptionsAllowed`).
-    pub allowed: i64,
-    /// Pods whose eviction is counted already (`status.disruptedPods`).
-    pub disrupted: BTreeSet<String>,
-}
 
 /// Room that can be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,130 +43,146 @@ pub struct Preemption {
     pub violations: usize,
 }
 
-/// Smaller is better (`pickOneNodeForPreemption`): fewest broken budgets, least important victim at the top, least
-/// importance in all, fewest victims, and the top victims that started last.
-type Cost = (usize, i32, i64, usize, Reverse<Option<i64>>);
-
-fn cost<'p>(violations: usize, victims: impl Iterator<Item = &'p Pod> + Clone) -> Cost {
-    let top = victims.clone().map(|v| v.spec.priority).max().unwrap_or(i32::MIN);
-    let sum = victims.clone().map(|v| i64::from(v.spec.priority) + i64::from(i32::MAX) + 1).sum();
-    let earliest = victims.clone().filter(|v| v.spec.priority == top).map(started).min();
-    (violations, top, sum, victims.count(), Reverse(earliest))
-}
-
-/// The best node of those that were tried.
-#[derive(Debug, Default)]
-struct Best {
-    found: Option<(Cost, NodeId, Vec<Pod>)>,
-    good: usize,
-    bad: usize,
-}
-
-impl Best {
-    fn offer<'p>(&mut self, id: NodeId, violations: usize, victims: impl Iterator<Item = &'p Pod> + Clone) {
-        *if violations == 0 { &mut self.good } else { &mut self.bad } += 1;
-        let cost = cost(violations, victims.clone());
-        if self.found.as_ref().is_none_or(|(best, ..)| cost < *best) {
-            self.found = Some((cost, id, victims.cloned().collect()));
-        }
-    }
-}
-
-/// A pod that did not start yet starts last.
-fn started(pod: &Pod) -> i64 {
-    pod.started.map_or(i64::MAX, Time::as_micros)
-}
-
-/// The most important first: by priority, then by how long they run (`util.MoreImportantPod`), then by name.
-fn by_importance(a: &Pod, b: &Pod) -> Ordering {
-    let rank = |p: &Pod| (Reverse(p.spec.priority), started(p));
-    rank(a).cmp(&rank(b)).then_with(|| a.key.cmp(&b.key))
-}
-
-/// Budgets by namespace and name.
-pub(crate) type Budgets = BTreeMap<ObjectKey, DisruptionBudget>;
-
-/// Which of the pods their budgets do not allow to evict, when all of them go in this order
-/// (`filterPodsWithPDBViolation`).
-fn violating<'p>(budgets: &Budgets, pods: impl Iterator<Item = &'p Pod>) -> Vec<bool> {
-    let mut left: BTreeMap<&ObjectKey, i64> = budgets.iter().map(|(key, b)| (key, b.allowed)).collect();
-    let mut violates = Vec::new();
-    for pod in pods {
-        let mut broken = false;
-        for (key, budget) in budgets.iter().filter(|(key, _)| key.namespace == pod.key.namespace) {
-            let protects = !pod.spec.labels.is_empty()
-                && !budget.selector.is_everything()
-                && budget.selector.matches(&pod.spec.labels)
-                && !budget.disrupted.contains(&pod.key.name);
-            if let Some(left) = left.get_mut(key).filter(|_| protects) {
-                *left -= 1;
-                broken |= *left < 0;
-            }
-        }
-        violates.push(broken);
-    }
-    violates
-}
+/// How many nodes say no, by reason.
+type Statuses = BTreeMap<String, usize>;
 
 impl Scheduler {
     /// Writes a PodDisruptionBudget; `None` when it is gone.
     pub fn set_budget(&mut self, key: ObjectKey, budget: Option<DisruptionBudget>) {
-        match budget {
-            Some(budget) => self.budgets.insert(key, budget),
-            None => self.budgets.remove(&key),
-        };
+        self.budgets.set(key, budget);
     }
 
-    /// Looks for pods to evict for a pod that found no node; nothing is evicted by this.
+    /// Looks for pods to evict for a pod that found no node; nothing is evicted by this. Of all nodes, it is the one
+    /// where upstream's order of costs says least: fewest broken budgets, least important top victim, least sum of
+    /// priorities, fewest victims, top victims that started last, and then the first row from where ties are drawn.
     ///
     /// # Errors
     /// Why there are none, in upstream's words.
     pub fn preempt(&mut self, pod: &Pod, none: &Unschedulable) -> Result<Preemption, String> {
         self.may_preempt(pod)?;
-        let wanted = (none.preemptable * CANDIDATES_PERCENT / 100).max(CANDIDATES_MIN).min(none.preemptable);
-        let rows = self.cluster.columns().rows();
-        let start = self.ties.start(rows);
-        let mut best = Best::default();
-        let mut statuses: BTreeMap<String, usize> = BTreeMap::new();
-        let mut seen = 0;
-        let by_load = self.only_load_matters(pod);
+        let start = self.ties.start(self.cluster.columns().rows());
+        let mut statuses = Statuses::new();
+        let mut tried = 0;
         if none.preemptable > 0 {
-            for row in (start..rows).chain(0..start) {
-                let id = NodeId::of(row);
-                if self.cluster.node(id).is_none() {
-                    continue;
-                }
-                // A node that was feasible, or where nothing helps, is no candidate.
-                match self.reject(pod, id) {
-                    Some(r) if r.code == Code::Unschedulable => {}
-                    _ => continue,
-                }
-                seen += 1;
-                let tried = if by_load {
-                    self.victims_by_load(pod, id, &mut best)
-                } else {
-                    self.victims_on(pod, id, &mut best)
-                };
-                for reason in tried.err().into_iter().flatten() {
-                    *statuses.entry(reason).or_default() += 1;
-                }
-                if best.good > 0 && best.good + best.bad >= wanted {
-                    break;
-                }
+            let found = if self.only_load_matters(pod) {
+                self.by_load(pod, start, &mut statuses, &mut tried)
+            } else {
+                self.by_trial(pod, start, &mut statuses, &mut tried)
+            };
+            if let Some(found) = found {
+                return Ok(found);
             }
         }
-        if let Some((cost, node, victims)) = best.found {
-            let name = self.cluster.node(node).map(|n| n.name.clone()).unwrap_or_default();
-            return Ok(Preemption { node, name, victims, violations: cost.0 });
-        }
         let nodes = self.cluster.node_count();
-        if nodes > seen {
-            *statuses.entry("Preemption is not helpful for scheduling".into()).or_default() += nodes - seen;
+        if nodes > tried {
+            *statuses.entry("Preemption is not helpful for scheduling".into()).or_default() += nodes - tried;
         }
         let counted = statuses
             .into_iter()
             .map(|(reason, n)| (Rejected::unresolvable(reason).by("DefaultPreemption"), n));
         Err(format!("preemption: {}", fit_error(nodes, &counted.collect::<Vec<_>>())))
+    }
+
+    /// By arithmetic, from what is kept for the class of the pod.
+    fn by_load(
+        &mut self,
+        pod: &Pod,
+        start: usize,
+        statuses: &mut Statuses,
+        tried: &mut usize,
+    ) -> Option<Preemption> {
+        let Self { cluster, budgets, nominated, rooms, fast, .. } = self;
+        let ground = Ground { cluster, budgets, nominated };
+        let (best, class) = rooms.best(ground, fast, pod, start);
+        if let Some(row) = best {
+            let mut victims = Victims::new();
+            let Tried::Room(Some(cost)) =
+                ground.try_by_load(fast, &pod.spec, Some(&pod.key), row, &mut victims)
+            else {
+                return None;
+            };
+            victims.sort_unstable_by(|a, b| by_importance(a, b));
+            let victims = victims.into_iter().cloned().collect();
+            return Some(self.preemption(NodeId::of(row), victims, cost.violations));
+        }
+        let (reasons, in_vain) = class?.in_vain();
+        *tried = in_vain;
+        for (reasons, n) in reasons {
+            for reason in reasons {
+                *statuses.entry(reason.clone().into_owned()).or_default() += n;
+            }
+        }
+        None
+    }
+
+    fn preemption(&self, node: NodeId, victims: Vec<Pod>, violations: usize) -> Preemption {
+        let name = self.cluster.node(node).map(|n| n.name.clone()).unwrap_or_default();
+        Preemption { node, name, victims, violations }
+    }
+
+    /// By taking pods off and asking the plugins, on the nodes that could be the best.
+    fn by_trial(
+        &mut self,
+        pod: &Pod,
+        start: usize,
+        statuses: &mut Statuses,
+        tried: &mut usize,
+    ) -> Option<Preemption> {
+        let rows = self.cluster.columns().rows();
+        let mut nodes: Vec<(Option<Cost>, usize, NodeId)> = (start..rows)
+            .chain(0..start)
+            .map(NodeId::of)
+            .enumerate()
+            .filter(|(_, id)| self.cluster.node(*id).is_some())
+            .map(|(order, id)| (self.at_least(pod, id), order, id))
+            .collect();
+        // Nodes where nobody can be evicted come last: they only matter to the message.
+        nodes.sort_unstable_by_key(|(least, order, _)| (least.is_none(), *least, *order));
+        let mut best: Option<(Cost, usize, NodeId, Vec<Pod>)> = None;
+        for (least, order, id) in nodes {
+            if best.as_ref().is_some_and(|(cost, ..)| least.is_none_or(|least| least > *cost)) {
+                break;
+            }
+            // A node that was feasible, or where nothing helps, is no candidate.
+            match self.reject(pod, id) {
+                Some(r) if r.code == Code::Unschedulable => {}
+                _ => continue,
+            }
+            *tried += 1;
+            match self.victims_on(pod, id) {
+                Ok((cost, victims)) => {
+                    if let Some(cost) = cost
+                        && best.as_ref().is_none_or(|(least, at, ..)| (cost, order) < (*least, *at))
+                    {
+                        best = Some((cost, order, id, victims));
+                    }
+                }
+                Err(reasons) => {
+                    for reason in reasons {
+                        *statuses.entry(reason).or_default() += 1;
+                    }
+                }
+            }
+        }
+        let (cost, _, node, victims) = best?;
+        Some(self.preemption(node, victims, cost.violations))
+    }
+
+    /// What making room on a node costs at least, by the sums of what is taken by priority; nothing if there is nobody
+    /// to evict.
+    fn at_least(&self, pod: &Pod, id: NodeId) -> Option<Cost> {
+        let columns = self.cluster.columns();
+        let (have, mut load) = (columns.capacity.get(id.row())?, *columns.load.get(id.row())?);
+        let lower = columns.tiers.get(id.row())?.iter().take_while(|t| t.priority < pod.spec.priority);
+        let mut top = None;
+        for tier in lower {
+            if top.is_some() && fit::fits_load(have, &load, &pod.spec) {
+                break;
+            }
+            load -= &tier.load;
+            top = Some(tier.priority);
+        }
+        top.map(Cost::at_least)
     }
 
     /// Nominated pods on a node that are less important than `pod`: their room is taken.
@@ -231,55 +242,9 @@ impl Scheduler {
             && self.fast.is_plain(&self.cluster, &pod.spec)
     }
 
-    /// [`Scheduler::victims_on`] by arithmetic alone.
-    fn victims_by_load(&self, pod: &Pod, id: NodeId, best: &mut Best) -> Result<(), Vec<String>> {
-        let columns = self.cluster.columns();
-        let (Some(have), Some(load)) = (columns.capacity.get(id.row()), columns.load.get(id.row())) else {
-            return Ok(());
-        };
-        let mut lower: SmallVec<[&Pod; 8]> =
-            self.cluster.pods_on(id).filter(|p| p.spec.priority < pod.spec.priority).collect();
-        if lower.is_empty() {
-            return Err(alloc::vec![NO_VICTIMS.into()]);
-        }
-        lower.sort_by(|a, b| by_importance(a, b));
-        let mut load = *load;
-        if !self.nominated.is_empty()
-            && let Some(node) = self.cluster.node(id)
-        {
-            let guests = self.nominated.on(&node.name).filter(|p| {
-                p.spec.priority >= pod.spec.priority && p.key != pod.key && self.cluster.pod(&p.key).is_none()
-            });
-            guests.for_each(|p| load.add(&p.spec, 1));
-        }
-        lower.iter().for_each(|p| load.add(&p.spec, -1));
-        if !fit::fits_load(have, &load, &pod.spec) {
-            let lacking = fit::lacking_load(have, &load, &pod.spec);
-            return Err(lacking.into_iter().flat_map(|r| r.reasons).map(Reason::into_owned).collect());
-        }
-        let violates = violating(&self.budgets, lower.iter().copied());
-        let mut victims: SmallVec<[&Pod; 8]> = SmallVec::new();
-        let mut violations = 0;
-        // Pods whose budgets would be broken are spared first.
-        for wanted in [true, false] {
-            for (victim, violates) in lower.iter().zip(&violates).filter(|(_, v)| **v == wanted) {
-                load.add(&victim.spec, 1);
-                if !fit::fits_load(have, &load, &pod.spec) {
-                    load.add(&victim.spec, -1);
-                    victims.push(victim);
-                    violations += usize::from(*violates);
-                }
-            }
-        }
-        if !victims.is_empty() {
-            victims.sort_by(|a, b| by_importance(a, b));
-            best.offer(id, violations, victims.iter().copied());
-        }
-        Ok(())
-    }
-
-    /// The fewest and least important pods whose eviction makes a node do (`SelectVictimsOnNode`).
-    fn victims_on(&mut self, pod: &Pod, id: NodeId, best: &mut Best) -> Result<(), Vec<String>> {
+    /// The fewest and least important pods whose eviction makes a node do, and what that costs
+    /// (`SelectVictimsOnNode`); no cost if nobody has to go.
+    fn victims_on(&mut self, pod: &Pod, id: NodeId) -> Result<(Option<Cost>, Vec<Pod>), Vec<String>> {
         let mut lower: Vec<Pod> =
             self.cluster.pods_on(id).filter(|p| p.spec.priority < pod.spec.priority).cloned().collect();
         if lower.is_empty() {
@@ -290,14 +255,12 @@ impl Scheduler {
         for victim in &lower {
             lifted.extend(self.cluster.lift(&victim.key));
         }
-        let mut result = Ok(());
-        match self.reject(pod, id) {
-            Some(rejection) => {
-                result = Err(rejection.reasons.into_iter().map(Reason::into_owned).collect());
-            }
+        let result = match self.reject(pod, id) {
+            Some(rejection) => Err(rejection.reasons.into_iter().map(Reason::into_owned).collect()),
             None => {
-                let violates = violating(&self.budgets, lower.iter());
-                let mut victims: Vec<(&Pod, bool)> = Vec::new();
+                let violates = self.budgets.violating(lower.iter());
+                let mut violations = 0;
+                let mut victims: Vec<Pod> = Vec::new();
                 // Pods whose budgets would be broken are spared first.
                 for wanted in [true, false] {
                     for (victim, violates) in lower.iter().zip(&violates).filter(|(_, v)| **v == wanted) {
@@ -306,23 +269,18 @@ impl Scheduler {
                         self.cluster.put_back(placed);
                         if self.reject(pod, id).is_some() {
                             lifted.extend(self.cluster.lift(&victim.key));
-                            victims.push((victim, *violates));
+                            victims.push(victim.clone());
+                            violations += usize::from(*violates);
                         }
                     }
                 }
-                victims.sort_by(|(a, _), (b, _)| by_importance(a, b));
-                let violations = victims.iter().filter(|(_, v)| *v).count();
-                if !victims.is_empty() {
-                    best.offer(id, violations, victims.iter().map(|(p, _)| *p));
-                }
+                victims.sort_by(by_importance);
+                Ok((Cost::of(violations, victims.iter()), victims))
             }
-        }
+        };
         for placed in lifted {
             self.cluster.put_back(placed);
         }
         result
     }
 }
-
-#[cfg(test)]
-mod tests;

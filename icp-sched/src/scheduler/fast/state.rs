@@ -149,6 +149,7 @@ impl ClassState {
         for change in changes {
             match change {
                 Change::Meaning => return self.rebuild(cluster),
+                Change::Started { .. } => {}
                 Change::Node { .. } if !self.axes.is_plain() || self.images_matter => {
                     return self.rebuild(cluster);
                 }

@@ -1,6 +1,9 @@
 use alloc::string::ToString;
 use alloc::sync::Arc;
 
+use icp_core::api::labels::Selector;
+use icp_core::base::Time;
+
 use super::*;
 use crate::model::{AffinityTerm, Node, PodSpec};
 

@@ -1,0 +1,108 @@
+//! PodDisruptionBudgets, and whose eviction they do not allow.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use icp_core::api::labels::Selector;
+use icp_core::client::ObjectKey;
+use smallvec::SmallVec;
+
+use crate::cache::Log;
+use crate::model::{Pod, PodSpec};
+
+/// A PodDisruptionBudget, as far as preemption minds it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DisruptionBudget {
+    /// The pods that it protects, of its namespace; an empty selector protects none.
+    pub selector: Selector,
+    /// How many may be evicted now (`status.disruptionsAllowed`).
+    pub allowed: i64,
+    /// Pods whose eviction is counted already (`status.disruptedPods`).
+    pub disrupted: BTreeSet<String>,
+}
+
+impl DisruptionBudget {
+    fn selects(&self, spec: &PodSpec) -> bool {
+        !spec.labels.is_empty() && !self.selector.is_everything() && self.selector.matches(&spec.labels)
+    }
+}
+
+/// The pods that a budget which came, went or changed protects, or protected before.
+#[derive(Clone, Debug)]
+pub(super) struct Protected {
+    namespace: String,
+    budgets: SmallVec<[DisruptionBudget; 2]>,
+}
+
+impl Protected {
+    pub(super) fn has(&self, spec: &PodSpec) -> bool {
+        self.namespace == spec.namespace && self.budgets.iter().any(|b| b.selects(spec))
+    }
+}
+
+/// Changes of budgets that are followed one by one; who missed more begins anew.
+const CHANGES_MAX: usize = 8;
+
+/// Budgets by namespace and name, and the last changes of them.
+#[derive(Debug)]
+pub(crate) struct Budgets {
+    by_key: BTreeMap<ObjectKey, DisruptionBudget>,
+    pub(super) changes: Log<Protected>,
+}
+
+impl Default for Budgets {
+    fn default() -> Self {
+        Self { by_key: BTreeMap::new(), changes: Log::keeping(CHANGES_MAX) }
+    }
+}
+
+impl Budgets {
+    pub(super) fn set(&mut self, key: ObjectKey, budget: Option<DisruptionBudget>) {
+        let namespace = key.namespace.clone();
+        let before = match &budget {
+            Some(budget) => self.by_key.insert(key, budget.clone()),
+            None => self.by_key.remove(&key),
+        };
+        if before != budget {
+            let budgets = before.into_iter().chain(budget).collect();
+            self.changes.push(Protected { namespace, budgets });
+        }
+    }
+
+    fn in_namespace<'b>(
+        &'b self,
+        namespace: &'b str,
+    ) -> impl Iterator<Item = (&'b ObjectKey, &'b DisruptionBudget)> {
+        let first = ObjectKey::new(namespace, "");
+        self.by_key.range(first..).take_while(move |(key, _)| key.namespace == namespace)
+    }
+
+    /// Which of the pods their budgets do not allow to evict, when all of them go in this order
+    /// (`filterPodsWithPDBViolation`).
+    pub(super) fn violating<'p>(&self, pods: impl ExactSizeIterator<Item = &'p Pod>) -> SmallVec<[bool; 8]> {
+        if self.by_key.is_empty() {
+            return core::iter::repeat_n(false, pods.len()).collect();
+        }
+        let mut left: Vec<(&ObjectKey, i64)> = Vec::new();
+        let mut violates = SmallVec::new();
+        for pod in pods {
+            let mut broken = false;
+            for (key, budget) in self.in_namespace(&pod.key.namespace) {
+                if !budget.selects(&pod.spec) || budget.disrupted.contains(&pod.key.name) {
+                    continue;
+                }
+                let at = left.iter().position(|(k, _)| *k == key).unwrap_or_else(|| {
+                    left.push((key, budget.allowed));
+                    left.len() - 1
+                });
+                if let Some((_, left)) = left.get_mut(at) {
+                    *left = left.saturating_sub(1);
+                    broken |= *left < 0;
+                }
+            }
+            violates.push(broken);
+        }
+        violates
+    }
+}
