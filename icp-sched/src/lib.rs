@@ -25,7 +25,8 @@ pub mod queue;
 mod scheduler;
 
 pub use scheduler::{
-    DisruptionBudget, Placement, Preemption, Scheduler, SchedulerBuilder, TieBreak, Unschedulable,
+    DEFAULT_SCHEDULER, DisruptionBudget, Placement, Preemption, Scheduler, SchedulerBuilder, TieBreak,
+    Unschedulable,
 };
 
 #[cfg(doctest)]

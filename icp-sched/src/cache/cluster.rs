@@ -170,6 +170,11 @@ impl Cluster {
         }
     }
 
+    /// Makes a column for a label of nodes, so that plugins can ask for domains.
+    pub fn follow_topology(&mut self, key: &str) {
+        self.columns.topology.ensure(key, &self.columns.nodes);
+    }
+
     fn acquire(&mut self, spec: &Arc<PodSpec>) -> ClassId {
         self.prepare(spec);
         self.classes.acquire(spec)

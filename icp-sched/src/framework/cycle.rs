@@ -85,3 +85,42 @@ pub(crate) fn survey(slots: &[Slot], cycle: Cycle<'_>) -> Survey {
     }
     survey
 }
+
+/// Filters nodes in order of row from `start` on, around the end, until `wanted` will do; with the row to go on from.
+/// `hidden` nodes will not do, whatever the plugins say.
+pub(crate) fn survey_some(
+    slots: &[Slot],
+    cycle: Cycle<'_>,
+    start: usize,
+    wanted: usize,
+    hidden: &[(NodeId, Rejection)],
+) -> (Survey, usize) {
+    let mut survey = Survey::default();
+    let rows = cycle.cluster.columns().rows();
+    let start = if start < rows { start } else { 0 };
+    let checks = match Checks::plan(slots, cycle) {
+        Ok(checks) => checks,
+        Err(rejection) => {
+            survey.prefilter = Some(rejection);
+            return (survey, start);
+        }
+    };
+    let mut next = start;
+    for row in (start..rows).chain(0..start) {
+        if survey.feasible.len() >= wanted {
+            break;
+        }
+        next = if row + 1 < rows { row + 1 } else { 0 };
+        let id = NodeId::of(row);
+        if cycle.cluster.node(id).is_none() {
+            continue;
+        }
+        let crowded = || hidden.iter().find(|(h, _)| *h == id).map(|(_, r)| r.clone());
+        match crowded().or_else(|| checks.check(id)) {
+            None => survey.feasible.push(id),
+            Some(rejection) => survey.rejected.push((id, rejection)),
+        }
+    }
+    survey.feasible.sort_unstable();
+    (survey, next)
+}

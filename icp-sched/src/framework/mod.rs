@@ -29,4 +29,4 @@ pub use explain::{Explanation, NodeReport, Verdict};
 pub use plugin::{Check, Cycle, FilterPlan, Plugin, SCORE_MAX, normalize};
 pub use status::{Code, Reason, Reasons, Rejected, Rejection};
 
-pub(crate) use cycle::{Checks, Slot, Survey, survey};
+pub(crate) use cycle::{Checks, Slot, Survey, survey, survey_some};

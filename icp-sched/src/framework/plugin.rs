@@ -1,6 +1,7 @@
 //! The trait.
 
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::Rejected;
@@ -51,6 +52,11 @@ impl core::fmt::Debug for FilterPlan<'_> {
 pub trait Plugin: Send + Sync {
     /// The name, as messages and score lists give it.
     fn name(&self) -> &'static str;
+
+    /// Labels of nodes by which the plugin asks for domains, beyond those that pods name.
+    fn topology_keys(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Looks at the pod and plans how to filter nodes (PreFilter and Filter upstream).
     fn filter<'a>(&'a self, _cycle: Cycle<'a>) -> FilterPlan<'a> {

@@ -7,7 +7,7 @@ use icp_core::client::LeaderElectorConfig;
 /// What the machine needs to know; the defaults are those of kube-scheduler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SchedulerConfig {
-    /// Pods that ask for a scheduler of this name are placed.
+    /// The name of the scheduler in Events, and of its profile if it has one alone and default plugins.
     pub scheduler_name: String,
     /// Who this is in Events: the host name.
     pub instance: String,

@@ -15,10 +15,11 @@ use icp_core::client::{
     LeaderElector, ListOptions, ObjectKey, Reply, RequestId, RequestIds, Term, block_of,
 };
 use serde::Deserialize as _;
+use serde_json::Value;
 
 use super::requests::{self, Outcome};
 use super::{Effect, Event, SchedulerConfig};
-use crate::model::{Claim, Node, Pod, StorageClass, Volume, VolumeSource};
+use crate::model::{Claim, Node, Pod, StorageCapacity, StorageClass, Volume, VolumeSource};
 use crate::plugins::{Preparation, preparations};
 use crate::queue::{ClusterEvent, Queue, QueueSizes};
 use crate::{Preemption, Scheduler, SchedulerBuilder, TieBreak};
@@ -33,11 +34,13 @@ const SELECTORS: [(Gvr, &str); 4] = [
     (resources::STATEFUL_SETS, "StatefulSet"),
 ];
 /// And storage.
-const STORAGE: [Gvr; 4] = [
+const STORAGE: [Gvr; 6] = [
     resources::PERSISTENT_VOLUME_CLAIMS,
     resources::PERSISTENT_VOLUMES,
     resources::STORAGE_CLASSES,
     Gvr::new("storage.k8s.io", "v1", "csinodes"),
+    Gvr::new("storage.k8s.io", "v1", "csidrivers"),
+    Gvr::new("storage.k8s.io", "v1", "csistoragecapacities"),
 ];
 /// A pod whose volumes are not bound by then tries again (`bindTimeoutSeconds`).
 const VOLUMES_TIMEOUT: Duration = Duration::from_secs(600);
@@ -105,11 +108,13 @@ impl SchedulerMachine {
     /// A machine with the default plugins; ties are drawn from `rng`.
     #[must_use]
     pub fn new(config: SchedulerConfig, rng: Rng) -> Self {
-        let builder = Scheduler::builder().ties(TieBreak::Seeded(rng.child("ties")));
+        let builder = Scheduler::builder().named(&config.scheduler_name);
+        let builder = builder.ties(TieBreak::Seeded(rng.child("ties")));
         Self::with_scheduler(config, builder, rng)
     }
 
-    /// A machine with a scheduler of one's own.
+    /// A machine with a scheduler of one's own: pods that ask for one of its profiles are placed, others are left
+    /// alone.
     #[must_use]
     pub fn with_scheduler(config: SchedulerConfig, builder: SchedulerBuilder, rng: Rng) -> Self {
         let elector = config.leader_election.clone().map(|c| LeaderElector::new(c, rng.child("elector")));
@@ -259,9 +264,12 @@ impl SchedulerMachine {
                     (!matches!(delta, Delta::Deleted(_))).then(|| requests::budget(object)).flatten();
                 self.scheduler.set_budget(ObjectKey::of(object), budget);
             }
-            "persistentvolumeclaims" | "persistentvolumes" | "storageclasses" | "csinodes" => {
-                self.on_storage(now, gvr, delta, out);
-            }
+            "persistentvolumeclaims"
+            | "persistentvolumes"
+            | "storageclasses"
+            | "csinodes"
+            | "csidrivers"
+            | "csistoragecapacities" => self.on_storage(now, gvr, delta, out),
             _ => self.on_selector(now, gvr, delta),
         }
     }
@@ -296,6 +304,22 @@ impl SchedulerMachine {
                 } else {
                     storage.classes.insert(name, class)
                 };
+            }
+            "csidrivers" => {
+                let counts = object.at("/spec/storageCapacity").and_then(Value::as_bool) == Some(true);
+                if counts && !gone {
+                    storage.capacity_drivers.insert(name);
+                } else {
+                    storage.capacity_drivers.remove(&name);
+                }
+            }
+            "csistoragecapacities" => {
+                let key = ObjectKey::of(object);
+                if gone {
+                    storage.capacities.remove(&key);
+                } else {
+                    storage.capacities.insert(key, StorageCapacity::from_object(object));
+                }
             }
             _ => {
                 storage.limits.retain(|(node, _), _| *node != name);
@@ -385,9 +409,7 @@ impl SchedulerMachine {
             self.queue.remove(&key);
             self.scheduler.clear_nomination(&key);
             self.on_bound(now, pod);
-        } else if pod.scheduler_name == self.config.scheduler_name
-            || (pod.scheduler_name.is_empty() && self.config.scheduler_name == "default-scheduler")
-        {
+        } else if self.scheduler.profile(&pod.scheduler_name).is_some() {
             self.on_pending(now, pod, fault, object, out);
         }
     }
@@ -502,7 +524,9 @@ impl SchedulerMachine {
                         nominated = Some(preemption.name);
                     }
                     Err(why) => {
-                        message = format!("{message} {why}");
+                        if !why.is_empty() {
+                            message = format!("{message} {why}");
+                        }
                         if none.preemptable == 0 {
                             // Room that was kept is of no use.
                             self.scheduler.clear_nomination(&pod.key);

@@ -32,6 +32,6 @@ pub use pod::{HostPort, Pod, PodSpec};
 pub use requests::Resources;
 pub use spread::SpreadConstraint;
 pub(crate) use storage::SELECTED_NODE;
-pub use storage::{Claim, StorageClass, Volume};
+pub use storage::{Claim, StorageCapacity, StorageClass, Volume};
 pub use taints::{Effect, Taint, Toleration, TolerationOp};
 pub use volumes::VolumeSource;

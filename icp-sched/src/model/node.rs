@@ -1,6 +1,6 @@
 //! Nodes.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -35,6 +35,8 @@ pub struct Node {
     pub pods_max: i64,
     /// The images that the node holds.
     pub images: Vec<Image>,
+    /// What its kubelet declares that it can do (`status.declaredFeatures`).
+    pub features: BTreeSet<String>,
 }
 
 impl Node {
@@ -80,6 +82,7 @@ impl Node {
             allocatable: Resources::of(&status.allocatable),
             pods_max: status.allocatable.get("pods").copied().map_or(0, Quantity::value),
             images: images.collect(),
+            features: status.declared_features.into_iter().collect(),
         })
     }
 }

@@ -89,6 +89,8 @@ pub struct PodSpec {
     pub controller: Option<(String, String)>,
     /// Claims to devices, which this scheduler does not allocate.
     pub device_claims: bool,
+    /// Features that nodes have to declare for the pod, inferred from its spec.
+    pub features: Vec<&'static str>,
 }
 
 /// A pod: who it is, its spec, and how far it is.
@@ -253,6 +255,7 @@ impl PodSpec {
             volumes: volumes::of(&spec.volumes, &object.metadata.name),
             controller: object.controller().map(|o| (o.kind.clone(), o.name.clone())),
             device_claims: !spec.resource_claims.is_empty(),
+            features: spec.features(),
         })
     }
 }

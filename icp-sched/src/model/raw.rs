@@ -49,6 +49,24 @@ pub(crate) struct Spec {
     pub(crate) volumes: Vec<Value>,
     #[serde(deserialize_with = "nullable")]
     pub(crate) resource_claims: Vec<Value>,
+    #[serde(deserialize_with = "nullable")]
+    pub(crate) host_network: bool,
+    pub(crate) host_users: Option<bool>,
+}
+
+impl Spec {
+    /// Features that nodes have to declare for this pod (`nodedeclaredfeatures.InferForPodScheduling`), of those that a
+    /// v1.37 spec can make use of.
+    pub(crate) fn features(&self) -> Vec<&'static str> {
+        let mut containers = self.containers.iter().chain(&self.init_containers);
+        let restarts =
+            containers.any(|c| c.restart_policy_rules.iter().any(|r| r.action == "RestartAllContainers"));
+        let inferred = [
+            (restarts, "RestartAllContainersOnContainerExits"),
+            (self.host_network && self.host_users == Some(false), "UserNamespacesHostNetworkSupport"),
+        ];
+        inferred.into_iter().filter(|(is, _)| *is).map(|(_, name)| name).collect()
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -68,6 +86,15 @@ pub(crate) struct Container {
     pub(crate) resources: ContainerResources,
     #[serde(deserialize_with = "nullable")]
     pub(crate) ports: Vec<Port>,
+    #[serde(deserialize_with = "nullable")]
+    pub(crate) restart_policy_rules: Vec<RestartRule>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct RestartRule {
+    #[serde(deserialize_with = "nullable")]
+    pub(crate) action: String,
 }
 
 impl Container {
@@ -247,12 +274,14 @@ pub(crate) struct NodeSpec {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub(crate) struct NodeStatus {
     #[serde(deserialize_with = "nullable")]
     pub(crate) allocatable: Amounts,
     #[serde(deserialize_with = "nullable")]
     pub(crate) images: Vec<RawImage>,
+    #[serde(deserialize_with = "nullable")]
+    pub(crate) declared_features: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -77,6 +77,40 @@ pub struct StorageClass {
     pub topologies: Option<Vec<NodeTerm>>,
 }
 
+/// A CSIStorageCapacity: storage in which volumes of a class can be made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StorageCapacity {
+    /// The storage class.
+    pub class: String,
+    /// The nodes that reach it; `None` for none.
+    pub nodes: Option<Selector>,
+    /// How many bytes are free, if that is known.
+    pub bytes: Option<i64>,
+    /// The largest volume that can be made, if that is known.
+    pub volume_max: Option<i64>,
+}
+
+impl StorageCapacity {
+    /// Reads a storage.k8s.io/v1 CSIStorageCapacity. A selector that is not valid matches nothing.
+    #[must_use]
+    pub fn from_object(object: &Object) -> Self {
+        let amount = |p: &str| object.at(p).and_then(|v| Quantity::from_value(v).ok()).map(Quantity::value);
+        let topology = object.at("/nodeTopology").filter(|v| !v.is_null());
+        Self {
+            class: object.str_at("/storageClassName").into(),
+            nodes: topology.map(|v| Selector::from_label_selector(v).unwrap_or_else(|_| Selector::nothing())),
+            bytes: amount("/capacity"),
+            volume_max: amount("/maximumVolumeSize"),
+        }
+    }
+
+    /// The largest volume that finds room, if that is known.
+    #[must_use]
+    pub const fn largest(&self) -> Option<i64> {
+        if self.volume_max.is_some() { self.volume_max } else { self.bytes }
+    }
+}
+
 fn texts(value: Option<&Value>) -> impl Iterator<Item = String> {
     value.and_then(Value::as_array).into_iter().flatten().filter_map(|v| Some(v.as_str()?.into()))
 }

@@ -11,8 +11,10 @@ pub(crate) mod fit;
 pub(crate) mod images;
 pub(crate) mod interpod;
 pub(crate) mod node_affinity;
+mod node_features;
 mod node_name;
 pub(crate) mod node_ports;
+pub(crate) mod resources;
 pub(crate) mod spread;
 pub(crate) mod taints;
 pub(crate) mod unschedulable;
@@ -23,13 +25,15 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 pub use balanced::BalancedAllocation;
-pub use fit::ResourcesFit;
+pub use fit::{ResourcesFit, ScoringStrategy};
 pub use images::ImageLocality;
 pub use interpod::InterPodAffinity;
 pub use node_affinity::NodeAffinity;
+pub use node_features::NodeDeclaredFeatures;
 pub use node_name::NodeName;
 pub use node_ports::NodePorts;
-pub use spread::PodTopologySpread;
+pub use resources::{ResourceWeight, Shape};
+pub use spread::{DefaultConstraint, PodTopologySpread};
 pub use taints::TaintToleration;
 pub use unschedulable::NodeUnschedulable;
 pub use volumes::{
@@ -46,16 +50,17 @@ pub fn defaults() -> Vec<(Box<dyn Plugin>, i64)> {
         (Box::new(NodeUnschedulable), 0),
         (Box::new(NodeName), 0),
         (Box::new(TaintToleration), 3),
-        (Box::new(NodeAffinity), 2),
+        (Box::new(NodeAffinity::default()), 2),
         (Box::new(NodePorts), 0),
-        (Box::new(ResourcesFit), 1),
+        (Box::new(ResourcesFit::default()), 1),
         (Box::new(VolumeRestrictions), 0),
         (Box::new(NodeVolumeLimits), 0),
-        (Box::new(VolumeBinding), 0),
+        (Box::new(VolumeBinding::default()), 0),
         (Box::new(VolumeZone), 0),
-        (Box::new(PodTopologySpread), 2),
-        (Box::new(InterPodAffinity), 2),
-        (Box::new(BalancedAllocation), 1),
+        (Box::new(PodTopologySpread::default()), 2),
+        (Box::new(InterPodAffinity::default()), 2),
+        (Box::new(BalancedAllocation::default()), 1),
         (Box::new(ImageLocality), 1),
+        (Box::new(NodeDeclaredFeatures), 0),
     ]
 }

@@ -1,10 +1,13 @@
 //! Putting a scheduler together.
 
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::{Scheduler, TieBreak};
+use super::fast::Fast;
+use super::profile::{Profile, Sampling};
+use super::{DEFAULT_SCHEDULER, Scheduler, TieBreak};
 use crate::framework::{Plugin, Slot};
 use crate::plugins;
 
@@ -15,11 +18,24 @@ pub struct SchedulerBuilder {
     /// Plugins and weights are the default ones.
     default: bool,
     fast: bool,
+    name: String,
+    percentage: u8,
+    preempts: bool,
+    profiles: Vec<SchedulerBuilder>,
 }
 
 impl Default for SchedulerBuilder {
     fn default() -> Self {
-        Self { slots: plugins::defaults(), ties: TieBreak::default(), default: true, fast: true }
+        Self {
+            slots: plugins::defaults(),
+            ties: TieBreak::default(),
+            default: true,
+            fast: true,
+            name: DEFAULT_SCHEDULER.into(),
+            percentage: 100,
+            preempts: true,
+            profiles: Vec::new(),
+        }
     }
 }
 
@@ -36,6 +52,18 @@ impl SchedulerBuilder {
     pub fn plugin(mut self, plugin: impl Plugin + 'static, weight: i64) -> Self {
         self.default = false;
         self.slots.push((Box::new(plugin), weight));
+        self
+    }
+
+    /// Puts a plugin in the place, and with the weight, of the one that has its name; after the others with weight 1 if
+    /// there is none.
+    #[must_use]
+    pub fn replace(mut self, plugin: impl Plugin + 'static) -> Self {
+        self.default = false;
+        match self.slots.iter_mut().find(|(p, _)| p.name() == plugin.name()) {
+            Some((old, _)) => *old = Box::new(plugin),
+            None => self.slots.push((Box::new(plugin), 1)),
+        }
         self
     }
 
@@ -71,10 +99,66 @@ impl SchedulerBuilder {
         self
     }
 
+    /// These plugins with their weights, in this order, and no others.
+    #[must_use]
+    pub fn only(mut self, plugins: Vec<(Box<dyn Plugin>, i64)>) -> Self {
+        self.default = false;
+        self.slots = plugins;
+        self
+    }
+
+    /// The name by which pods ask for this scheduler ([`DEFAULT_SCHEDULER`] unless told otherwise).
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Looks for nodes that will do until there are so many percent of all, and chooses among these
+    /// (`percentageOfNodesToScore`); 0 is upstream's adaptive rule, 50 less one for each 125 nodes and at least 5. In
+    /// clusters of fewer than 100 nodes, and with 100 (the default), every node is looked at.
+    ///
+    /// Nodes are looked at in the order in which they came, beginning after the last node that the decision before looked
+    /// at: which nodes are sampled depends on the order of calls alone, never on chance or on threads.
+    /// [`Scheduler::explain`] looks at all nodes all the same.
+    #[must_use]
+    pub fn percentage_of_nodes(mut self, percentage: u8) -> Self {
+        self.percentage = percentage.min(100);
+        self
+    }
+
+    /// Evicts nobody for pods that find no node (without the plugin DefaultPreemption).
+    #[must_use]
+    pub const fn without_preemption(mut self) -> Self {
+        self.preempts = false;
+        self
+    }
+
+    /// Adds a profile: pods that ask for a scheduler of its name are decided on by its plugins, on the same cluster. Its
+    /// own profiles and ties do not count.
+    #[must_use]
+    pub fn profile(mut self, profile: Self) -> Self {
+        self.profiles.push(profile);
+        self
+    }
+
+    fn into_profile(self) -> Profile {
+        let slots = self.slots.into_iter().map(|(plugin, weight)| Slot { plugin, weight });
+        Profile {
+            name: self.name,
+            slots: slots.collect(),
+            fast: Fast::default(),
+            fast_plugins: self.default && self.fast,
+            sampling: Sampling::new(self.percentage),
+            preempts: self.preempts,
+        }
+    }
+
     /// A scheduler that knows no nodes yet.
     #[must_use]
-    pub fn build(self) -> Scheduler {
-        let slots = self.slots.into_iter().map(|(plugin, weight)| Slot { plugin, weight });
-        Scheduler::new(slots.collect(), self.ties, self.default && self.fast)
+    pub fn build(mut self) -> Scheduler {
+        let others = core::mem::take(&mut self.profiles).into_iter().map(Self::into_profile).collect();
+        let ties = core::mem::take(&mut self.ties);
+        Scheduler::new(self.into_profile(), others, ties)
     }
 }

@@ -11,9 +11,12 @@ use icp_core::client::ObjectKey;
 use super::fast::{Fast, Outcome};
 use super::nominated::Nominated;
 use super::preempt::{Budgets, Rooms};
+use super::profile::{Profile, Sampling};
 use super::{SchedulerBuilder, TieBreak};
 use crate::cache::{Cluster, NodeId};
-use crate::framework::{Checks, Code, Cycle, Explanation, Rejection, Slot, Survey, fit_error, survey};
+use crate::framework::{
+    Checks, Code, Cycle, Explanation, Rejection, Slot, Survey, fit_error, survey, survey_some,
+};
 use crate::model::{Node, Pod};
 
 /// Where a pod goes.
@@ -69,6 +72,16 @@ pub struct Scheduler {
     pub(super) fast: Fast,
     /// The plugins are the default ones, whose outcome `fast` gives.
     pub(super) fast_plugins: bool,
+    /// Of how many nodes one is chosen.
+    pub(super) sampling: Sampling,
+    /// Whether others are evicted for pods that find no node.
+    pub(super) preempts: bool,
+    /// The name of the profile whose plugins these are.
+    pub(super) name: String,
+    /// The names of all profiles.
+    pub(super) names: Vec<String>,
+    /// The other profiles.
+    pub(super) others: Vec<Profile>,
 }
 
 impl fmt::Debug for Scheduler {
@@ -94,17 +107,25 @@ impl Scheduler {
         SchedulerBuilder::default()
     }
 
-    pub(super) fn new(slots: Vec<Slot>, ties: TieBreak, fast_plugins: bool) -> Self {
-        Self {
+    pub(super) fn new(profile: Profile, others: Vec<Profile>, ties: TieBreak) -> Self {
+        let names = core::iter::once(&profile).chain(&others).map(|p| p.name.clone()).collect();
+        let mut scheduler = Self {
             cluster: Cluster::default(),
-            slots,
+            slots: profile.slots,
             nominated: Nominated::default(),
             ties,
             budgets: Budgets::default(),
             rooms: Rooms::default(),
-            fast: Fast::default(),
-            fast_plugins,
-        }
+            fast: profile.fast,
+            fast_plugins: profile.fast_plugins,
+            sampling: profile.sampling,
+            preempts: profile.preempts,
+            name: profile.name,
+            names,
+            others,
+        };
+        scheduler.follow_topologies();
+        scheduler
     }
 
     /// What is known of the cluster.
@@ -123,13 +144,15 @@ impl Scheduler {
     /// # Errors
     /// If no node will do, with the reasons.
     pub fn schedule(&mut self, pod: &Pod) -> Result<Placement, Unschedulable> {
+        self.turn_to(pod);
         self.cluster.prepare(&pod.spec);
         if let Some(placement) = self.kept_for(pod) {
             return Ok(placement);
         }
         let crowded = self.crowded(pod);
         let start = self.ties.start(self.cluster.columns().rows());
-        if self.fast_plugins && pod.node.is_none() {
+        let sample = self.sample();
+        if self.fast_plugins && pod.node.is_none() && sample.is_none() {
             match self.fast.decide(&self.cluster, &pod.spec, start, &crowded) {
                 Outcome::Chosen(choice) => {
                     return Ok(self.placement(NodeId::of(choice.row), choice.feasible));
@@ -138,7 +161,15 @@ impl Scheduler {
                 Outcome::AskAll => {}
             }
         }
-        let survey = self.survey(pod, crowded);
+        let survey = match sample {
+            None => self.survey(pod, crowded),
+            Some(wanted) => {
+                let from = self.sample_start();
+                let (survey, next) = survey_some(&self.slots, self.cycle(pod), from, wanted, &crowded);
+                self.sampled_to(next);
+                survey
+            }
+        };
         let cycle = self.cycle(pod);
         let totals = totals(&self.slots, cycle, &survey.feasible);
         let max = totals.iter().copied().max();
@@ -185,6 +216,7 @@ impl Scheduler {
 
     /// Says of every node which plugin rejects it, or how many points each plugin gives it.
     pub fn explain(&mut self, pod: &Pod) -> Explanation {
+        self.turn_to(pod);
         self.cluster.prepare(&pod.spec);
         let crowded = self.crowded(pod);
         let survey = self.survey(pod, crowded);
@@ -236,6 +268,8 @@ impl Scheduler {
         self.fast = Fast::default();
         self.budgets = Budgets::default();
         self.rooms = Rooms::default();
+        self.others.iter_mut().for_each(|p| p.fast = Fast::default());
+        self.follow_topologies();
     }
 
     fn unschedulable(&self, counts: Vec<(Rejection, usize)>) -> Unschedulable {

@@ -5,9 +5,11 @@ mod decide;
 mod fast;
 mod nominated;
 mod preempt;
+mod profile;
 mod ties;
 
 pub use builder::SchedulerBuilder;
 pub use decide::{Placement, Scheduler, Unschedulable};
 pub use preempt::{DisruptionBudget, Preemption};
+pub use profile::DEFAULT_SCHEDULER;
 pub use ties::TieBreak;

@@ -57,8 +57,12 @@ impl Scheduler {
     /// priorities, fewest victims, top victims that started last, and then the first row from where ties are drawn.
     ///
     /// # Errors
-    /// Why there are none, in upstream's words.
+    /// Why there are none, in upstream's words; empty if the pod's profile evicts nobody.
     pub fn preempt(&mut self, pod: &Pod, none: &Unschedulable) -> Result<Preemption, String> {
+        self.turn_to(pod);
+        if !self.preempts {
+            return Err(String::new());
+        }
         self.may_preempt(pod)?;
         let start = self.ties.start(self.cluster.columns().rows());
         let mut statuses = Statuses::new();

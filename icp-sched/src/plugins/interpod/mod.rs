@@ -9,6 +9,7 @@ use crate::cache::{Cluster, NO_DOMAIN, NodeId};
 use crate::framework::{Cycle, FilterPlan, Plugin, Rejected, SCORE_MAX};
 use crate::model::PodSpec;
 
+use pulls::HARD_WEIGHT;
 pub(crate) use pulls::{Field, Fields, Pulls, attracts_all, pulls};
 
 pub(crate) const REASON_AFFINITY: &str = "node(s) didn't match pod affinity rules";
@@ -17,8 +18,21 @@ pub(crate) const REASON_EXISTING: &str = "node(s) didn't satisfy existing pods a
 
 /// Rejects nodes in places without the pods that the pod has to be with, with pods that it must not be with, or with
 /// pods that must not be with it; prefers places by the preferences of both sides.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct InterPodAffinity;
+#[derive(Clone, Copy, Debug)]
+pub struct InterPodAffinity {
+    /// How much a required affinity of a pod that runs counts in favour of its places, 0 to 100
+    /// (`hardPodAffinityWeight`, 1).
+    pub hard_weight: i64,
+    /// A pod without preferences of its own does not care for those of pods that run
+    /// (`ignorePreferredTermsOfExistingPods`, false).
+    pub ignore_preferences_of_existing: bool,
+}
+
+impl Default for InterPodAffinity {
+    fn default() -> Self {
+        Self { hard_weight: HARD_WEIGHT, ignore_preferences_of_existing: false }
+    }
+}
 
 /// Why a node will not do, in the order in which upstream looks.
 pub(crate) fn check(cluster: &Cluster, pod: &PodSpec, fields: &Fields, row: usize) -> Option<Rejected> {
@@ -92,7 +106,12 @@ impl Plugin for InterPodAffinity {
     }
 
     fn score(&self, cycle: &Cycle<'_>, feasible: &[NodeId]) -> Option<Vec<i64>> {
-        let fields = Fields::build(cycle.cluster, cycle.pod, false, true);
+        let own =
+            !cycle.pod.affinity_preferences.is_empty() || !cycle.pod.anti_affinity_preferences.is_empty();
+        if self.ignore_preferences_of_existing && !own {
+            return None;
+        }
+        let fields = Fields::build_with(cycle.cluster, cycle.pod, false, Some(self.hard_weight));
         if fields.entries(Field::Score) == 0 {
             return None;
         }

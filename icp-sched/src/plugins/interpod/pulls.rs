@@ -9,8 +9,8 @@ use crate::cache::domains::Domains;
 use crate::cache::{ClassId, Cluster, Map, NO_DOMAIN};
 use crate::model::{AffinityTerm, PodSpec};
 
-/// How much a required affinity of an existing pod attracts (`hardPodAffinityWeight`).
-const HARD_WEIGHT: i64 = 1;
+/// How much a required affinity of an existing pod attracts, unless told otherwise (`hardPodAffinityWeight`).
+pub(crate) const HARD_WEIGHT: i64 = 1;
 
 /// What a pull counts for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,6 +59,17 @@ pub(crate) fn pulls(
     filter: bool,
     score: bool,
 ) -> Pulls {
+    pulls_with(cluster, pod, existing, filter, score.then_some(HARD_WEIGHT))
+}
+
+/// The same; `score` is how much a required affinity of an existing pod attracts, if pulls that score are wanted.
+fn pulls_with(
+    cluster: &Cluster,
+    pod: &PodSpec,
+    existing: &PodSpec,
+    filter: bool,
+    score: Option<i64>,
+) -> Pulls {
     let mut pulls = Pulls::new();
     let topology = &cluster.columns().topology;
     let mut pull = |field, key: &str, amount| {
@@ -81,14 +92,14 @@ pub(crate) fn pulls(
             pull(Field::Anti, &term.topology_key, 1);
         }
     }
-    if score {
+    if let Some(hard_weight) = score {
         for (sign, preferences) in [(1, &pod.affinity_preferences), (-1, &pod.anti_affinity_preferences)] {
             for p in preferences.iter().filter(|p| means(cluster, &p.term, existing)) {
                 pull(Field::Score, &p.term.topology_key, p.weight.saturating_mul(sign));
             }
         }
-        for term in existing.affinity.iter().filter(|t| meant(t)) {
-            pull(Field::Score, &term.topology_key, HARD_WEIGHT);
+        for term in existing.affinity.iter().filter(|t| hard_weight != 0 && meant(t)) {
+            pull(Field::Score, &term.topology_key, hard_weight);
         }
         for (sign, preferences) in
             [(1, &existing.affinity_preferences), (-1, &existing.anti_affinity_preferences)]
@@ -113,12 +124,17 @@ pub(crate) struct Fields {
 impl Fields {
     /// The sums over all pods that run.
     pub(crate) fn build(cluster: &Cluster, pod: &PodSpec, filter: bool, score: bool) -> Self {
+        Self::build_with(cluster, pod, filter, score.then_some(HARD_WEIGHT))
+    }
+
+    /// The same; `score` is how much a required affinity of an existing pod attracts, if sums that score are wanted.
+    pub(crate) fn build_with(cluster: &Cluster, pod: &PodSpec, filter: bool, score: Option<i64>) -> Self {
         let mut fields = Self::default();
         let mut known: Map<ClassId, Pulls> = Map::default();
         for (id, _) in cluster.nodes() {
             for (class, count) in cluster.class_counts(id.row()) {
                 let pulls = known.entry(class).or_insert_with(|| match cluster.spec(class) {
-                    Some(existing) => pulls(cluster, pod, existing, filter, score),
+                    Some(existing) => pulls_with(cluster, pod, existing, filter, score),
                     None => Pulls::new(),
                 });
                 fields.apply(cluster, pulls, id.row(), i64::from(count));

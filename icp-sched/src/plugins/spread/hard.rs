@@ -107,7 +107,7 @@ impl Hard {
             return;
         }
         for (at, (counted, c)) in self.constraints.iter_mut().zip(&pod.spread_hard).enumerate() {
-            if mask & (1 << at) != 0 && super::includes(pod, c, node) {
+            if super::is_in(mask, at) && super::includes(pod, c, node) {
                 let domain = super::domain(cluster, counted.column, row) as usize;
                 let Some(n) = counted.pods.get_mut(domain) else { continue };
                 if let Some(domains) = counted.histogram.get_mut(n) {

@@ -4,7 +4,9 @@ mod defaults;
 mod hard;
 mod soft;
 
+use alloc::borrow::Cow;
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::cache::{Cluster, NO_DOMAIN, NodeId};
@@ -12,6 +14,7 @@ use crate::framework::{Cycle, FilterPlan, Plugin};
 use crate::model::{Node, PodSpec, SpreadConstraint};
 use crate::plugins::{node_affinity, taints};
 
+pub use defaults::DefaultConstraint;
 pub(crate) use defaults::defaults;
 pub(crate) use hard::{Hard, REASON, REASON_LABEL};
 pub(crate) use soft::{Soft, normalized, weight};
@@ -23,10 +26,30 @@ pub(crate) const CONSTRAINTS_MAX: usize = 64;
 pub(crate) const HOSTNAME: &str = "kubernetes.io/hostname";
 
 /// Rejects nodes where the pod would make a hard constraint's skew too large; prefers nodes in domains with few pods of
-/// soft constraints. Pods without constraints of their own are spread softly over nodes (skew 3) and zones (skew 5),
-/// counted by the Services and controllers that select them.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PodTopologySpread;
+/// soft constraints. Pods without constraints of their own are spread softly over nodes (skew 3) and zones (skew 5), or
+/// as a list says, counted by the Services and controllers that select them.
+#[derive(Clone, Debug, Default)]
+pub struct PodTopologySpread {
+    list: Option<Vec<DefaultConstraint>>,
+}
+
+impl PodTopologySpread {
+    /// One that spreads pods without constraints of their own by this list (`defaultingType: List`).
+    #[must_use]
+    pub fn defaulting(list: Vec<DefaultConstraint>) -> Self {
+        Self { list: Some(list) }
+    }
+
+    /// The pod with the constraints that it is held to.
+    fn constrained<'a>(&self, cluster: &Cluster, pod: &'a PodSpec) -> Cow<'a, PodSpec> {
+        match &self.list {
+            Some(list) if pod.spread_hard.is_empty() && pod.spread_soft.is_empty() => {
+                Cow::Owned(defaults::with_list(cluster, pod, list))
+            }
+            _ => Cow::Borrowed(pod),
+        }
+    }
+}
 
 /// Whether a pod counts for a constraint of `pod` (`countPodsMatchSelector`). An empty selector counts nothing.
 pub(crate) fn counts(pod: &PodSpec, c: &SpreadConstraint, existing: &PodSpec) -> bool {
@@ -40,6 +63,11 @@ pub(crate) fn counts(pod: &PodSpec, c: &SpreadConstraint, existing: &PodSpec) ->
 pub(crate) fn matching(pod: &PodSpec, constraints: &[SpreadConstraint], existing: &PodSpec) -> u64 {
     let bits = constraints.iter().take(CONSTRAINTS_MAX).enumerate();
     bits.filter(|(_, c)| counts(pod, c, existing)).fold(0, |mask, (at, _)| mask | 1 << at)
+}
+
+/// Whether a constraint is one of those in `mask`.
+pub(crate) const fn is_in(mask: u64, at: usize) -> bool {
+    at < CONSTRAINTS_MAX && mask & (1 << at) != 0
 }
 
 /// Whether pods on a node count (`matchNodeInclusionPolicies`).
@@ -63,16 +91,25 @@ impl Plugin for PodTopologySpread {
         "PodTopologySpread"
     }
 
+    fn topology_keys(&self) -> Vec<String> {
+        self.list.iter().flatten().map(|c| c.topology_key.clone()).collect()
+    }
+
     fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {
-        if cycle.pod.spread_hard.is_empty() {
+        let pod = self.constrained(cycle.cluster, cycle.pod);
+        if pod.spread_hard.is_empty() {
             return FilterPlan::Skip;
         }
-        let hard = Hard::build(cycle.cluster, cycle.pod).with_pods(cycle.cluster, cycle.pod);
-        FilterPlan::Each(Box::new(move |id: NodeId| hard.check(cycle.cluster, cycle.pod, id.row())))
+        let hard = Hard::build(cycle.cluster, &pod).with_pods(cycle.cluster, &pod);
+        FilterPlan::Each(Box::new(move |id: NodeId| hard.check(cycle.cluster, &pod, id.row())))
     }
 
     fn score(&self, cycle: &Cycle<'_>, feasible: &[NodeId]) -> Option<Vec<i64>> {
-        let soft = Soft::build(cycle.cluster, cycle.pod)?.with_pods(cycle.cluster, cycle.pod);
+        let pod = self.constrained(cycle.cluster, cycle.pod);
+        if self.list.is_some() && pod.spread_soft.is_empty() {
+            return None;
+        }
+        let soft = Soft::build(cycle.cluster, &pod)?.with_pods(cycle.cluster, &pod);
         let rows: Vec<usize> = feasible.iter().map(|id| id.row()).collect();
         Some(soft.points(cycle.cluster, &rows))
     }

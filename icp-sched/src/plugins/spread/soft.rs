@@ -89,7 +89,7 @@ impl Soft {
         let Some(node) = cluster.columns().nodes.get(row).and_then(Option::as_ref) else { return };
         let labelled = !self.need_labels || self.labelled(cluster, row);
         for (at, (counted, c)) in self.constraints.iter_mut().zip(&self.list).enumerate() {
-            if mask & (1 << at) == 0 {
+            if !super::is_in(mask, at) {
                 continue;
             }
             let at = if counted.per_node {

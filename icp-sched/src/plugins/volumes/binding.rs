@@ -1,7 +1,7 @@
 //! VolumeBinding: claims with volumes that the node reaches, or that can be found or made for it.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -9,21 +9,35 @@ use alloc::vec::Vec;
 use icp_core::client::ObjectKey;
 
 use super::claims;
-use crate::cache::{Cluster, NodeId};
+use crate::cache::{Cluster, NodeId, Storage};
 use crate::framework::{Cycle, FilterPlan, Plugin, Rejected};
-use crate::model::{Claim, Node, NodeTerm, PodSpec, Volume, VolumeSource};
+use crate::model::{Claim, Node, NodeTerm, PodSpec, StorageCapacity, StorageClass, Volume, VolumeSource};
+use crate::plugins::Shape;
 
 const REASON_CONFLICT: &str = "node(s) had volume node affinity conflict";
 const REASON_NONE: &str = "node(s) didn't find available persistent volumes to bind";
 const REASON_MISSING: &str = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
+const REASON_SPACE: &str = "node(s) did not have enough free storage";
 const REASON_IMMEDIATE: &str = "pod has unbound immediate PersistentVolumeClaims";
 /// The provisioner of classes whose volumes are made by hand.
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
 /// Rejects nodes that do not reach the pod's volumes, or for which no volume can be found or made; and all nodes while a
-/// claim is missing, going, or waits for somebody else to bind it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct VolumeBinding;
+/// claim is missing, going, or waits for somebody else to bind it. A driver that publishes how much storage it has
+/// (CSIStorageCapacity) rejects nodes that reach none with enough room.
+#[derive(Clone, Debug, Default)]
+pub struct VolumeBinding {
+    shape: Option<Shape>,
+}
+
+impl VolumeBinding {
+    /// One that prefers nodes by a function of how much of their storage the pod's claims would use
+    /// (`StorageCapacityScoring`).
+    #[must_use]
+    pub fn scoring(shape: Shape) -> Self {
+        Self { shape: Some(shape) }
+    }
+}
 
 /// What must be done before the pod is bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +71,28 @@ fn serves(volume: &Volume, claim: &Claim, key: &ObjectKey, node: &Node) -> bool 
         && reaches(volume.nodes.as_ref(), node)
 }
 
+/// The storage of a class that a node reaches and that has room for a claim. `Ok(None)` if nobody keeps count of the
+/// class's storage.
+fn capacity<'s>(
+    storage: &'s Storage,
+    claim: &Claim,
+    class: &StorageClass,
+    node: &Node,
+) -> Result<Option<&'s StorageCapacity>, Rejected> {
+    if claim.bytes <= 0 || !storage.capacity_drivers.contains(&class.provisioner) {
+        return Ok(None);
+    }
+    let enough = |c: &&StorageCapacity| {
+        c.class == claim.class
+            && c.largest().is_some_and(|bytes| bytes >= claim.bytes)
+            && c.nodes.as_ref().is_some_and(|s| s.matches(&node.labels))
+    };
+    match storage.capacities.values().find(enough) {
+        Some(c) => Ok(Some(c)),
+        None => Err(Rejected::unschedulable(REASON_SPACE)),
+    }
+}
+
 /// What must be done so that the pod's claims are bound on a node; why not, if nothing helps.
 ///
 /// # Errors
@@ -85,20 +121,22 @@ pub fn preparations(cluster: &Cluster, pod: &PodSpec, node: &Node) -> Result<Vec
         let free = storage.volumes.iter().filter(|(name, _)| !taken.contains(name));
         let mut fit: Vec<(&String, &Volume)> = free.filter(|(_, v)| serves(v, claim, &key, node)).collect();
         fit.sort_by_key(|(name, v)| (v.claim.is_none(), v.bytes, *name));
-        let class = storage.classes.get(&claim.class);
         if let Some((name, _)) = fit.first() {
             taken.insert(name);
             todo.push(Preparation::Keep { volume: (*name).clone(), claim: key });
-        } else if class.is_some_and(|c| {
+            continue;
+        }
+        let makes = |c: &&StorageClass| {
             !c.provisioner.is_empty()
                 && c.provisioner != NO_PROVISIONER
                 && reaches(c.topologies.as_ref(), node)
-        }) && (claim.selected_node.is_empty() || claim.selected_node == node.name)
-        {
-            todo.push(Preparation::Provision { claim: key });
-        } else {
+                && (claim.selected_node.is_empty() || claim.selected_node == node.name)
+        };
+        let Some(class) = storage.classes.get(&claim.class).filter(makes) else {
             return Err(Rejected::unschedulable(REASON_NONE));
-        }
+        };
+        capacity(storage, claim, class, node)?;
+        todo.push(Preparation::Provision { claim: key });
     }
     Ok(todo)
 }
@@ -153,4 +191,52 @@ impl Plugin for VolumeBinding {
             preparations(cycle.cluster, cycle.pod, cycle.cluster.node(id)?).err()
         }))
     }
+
+    fn score(&self, cycle: &Cycle<'_>, feasible: &[NodeId]) -> Option<Vec<i64>> {
+        let shape = self.shape.as_ref()?;
+        let storage = cycle.cluster.storage();
+        let mut unbound = claims(cycle.pod).filter_map(|key| storage.claims.get(&key));
+        if unbound.all(Claim::is_bound) {
+            return None;
+        }
+        let points = |id: &NodeId| {
+            let node = cycle.cluster.node(*id)?;
+            let todo = preparations(cycle.cluster, cycle.pod, node).ok()?;
+            Some(usage_points(storage, &todo, node, shape))
+        };
+        Some(feasible.iter().map(|id| points(id).unwrap_or(0)).collect())
+    }
+}
+
+/// The mean over storage classes of a shape of how much is used: of the volumes that are kept, or else of the storage in
+/// which volumes are made.
+fn usage_points(storage: &Storage, todo: &[Preparation], node: &Node, shape: &Shape) -> i64 {
+    let mut kept: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
+    let mut made: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
+    for preparation in todo {
+        let (Preparation::Keep { claim, .. } | Preparation::Provision { claim }) = preparation;
+        let Some(claim) = storage.claims.get(claim) else { continue };
+        match preparation {
+            Preparation::Keep { volume, .. } => {
+                let has = storage.volumes.get(volume).map_or(0, |v| v.bytes);
+                let (asked, all) = kept.entry(&claim.class).or_default();
+                *asked = asked.saturating_add(claim.bytes);
+                *all = all.saturating_add(has);
+            }
+            Preparation::Provision { .. } => {
+                let Some(class) = storage.classes.get(&claim.class) else { continue };
+                let Ok(Some(room)) = capacity(storage, claim, class, node) else { continue };
+                let (asked, all) = made.entry(&claim.class).or_default();
+                *asked = asked.saturating_add(claim.bytes);
+                // Claims of one class share its storage.
+                *all = room.bytes.unwrap_or(0);
+            }
+        }
+    }
+    let counted = if kept.is_empty() { made } else { kept };
+    let points: Vec<i64> = counted.values().map(|(asked, all)| shape.of_use(*asked, *all)).collect();
+    if points.is_empty() {
+        return 0;
+    }
+    libm::round(points.iter().sum::<i64>() as f64 / points.len() as f64) as i64
 }

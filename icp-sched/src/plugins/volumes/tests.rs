@@ -6,7 +6,8 @@ use serde_json::json;
 
 use super::*;
 use crate::Scheduler;
-use crate::model::{Claim, Node, Pod, StorageClass, Volume};
+use crate::model::{Claim, Node, Pod, StorageCapacity, StorageClass, Volume};
+use crate::plugins::Shape;
 
 fn object(value: serde_json::Value) -> Object {
     serde_json::from_value(value).unwrap()
@@ -148,4 +149,45 @@ fn one_writer_one_pod_and_no_more_than_the_driver_takes() {
     let inline = pod("f", json!([{"name": "v", "csi": {"driver": "x"}}]));
     assert_eq!(placed(&mut s, &inline).as_deref(), Ok("n1"));
     assert_eq!(Arc::strong_count(&inline.spec), 1);
+}
+
+#[test]
+fn drivers_that_count_their_storage() {
+    let mut s = scheduler();
+    class(
+        &mut s,
+        "lvm",
+        json!({"provisioner": "lvm.example.com", "volumeBindingMode": "WaitForFirstConsumer"}),
+    );
+    let ask = json!({"storageClassName": "lvm", "resources": {"requests": {"storage": "4Gi"}}});
+    claim(&mut s, "c", ask, false);
+    let p = with_claim("p", "c");
+    let free = |s: &mut Scheduler, zone: &str, bytes: &str, max: Option<&str>| {
+        let mut value = json!({"metadata": {"name": zone, "namespace": "d"}, "storageClassName": "lvm", "capacity": bytes,
+            "nodeTopology": {"matchLabels": {"topology.kubernetes.io/zone": zone}}});
+        if let Some(max) = max {
+            value["maximumVolumeSize"] = json!(max);
+        }
+        let o = object(value);
+        s.cluster_mut().storage_mut().capacities.insert(ObjectKey::of(&o), StorageCapacity::from_object(&o));
+    };
+    free(&mut s, "a", "1Gi", None);
+    free(&mut s, "b", "8Gi", None);
+    // Nobody keeps count: the first node will do.
+    assert_eq!(placed(&mut s, &p).as_deref(), Ok("n0"));
+    s.cluster_mut().storage_mut().capacity_drivers.insert("lvm.example.com".into());
+    assert_eq!(placed(&mut s, &p).as_deref(), Ok("n1"));
+    free(&mut s, "b", "8Gi", Some("2Gi"));
+    let why = "0/2 nodes are available: 2 node(s) did not have enough free storage.";
+    assert_eq!(placed(&mut s, &p), Err(why.into()));
+
+    free(&mut s, "a", "16Gi", None);
+    free(&mut s, "b", "5Gi", None);
+    // 25 % of one and 80 % of the other.
+    for (shape, want) in [([(0, 0), (100, 10)], [25, 80]), ([(0, 10), (100, 0)], [75, 20])] {
+        let plugin = VolumeBinding::scoring(Shape::new(&shape));
+        let cycle = crate::framework::Cycle { pod: &p.spec, cluster: s.cluster(), node_name: None };
+        let nodes = ["n0", "n1"].map(|n| s.cluster().node_id(n).unwrap());
+        assert_eq!(crate::framework::Plugin::score(&plugin, &cycle, &nodes), Some(want.into()));
+    }
 }

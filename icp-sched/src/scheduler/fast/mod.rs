@@ -134,6 +134,7 @@ impl Fast {
     fn knows(spec: &PodSpec) -> bool {
         spec.spread_hard.len().max(spec.spread_soft.len()) <= spread::CONSTRAINTS_MAX
             && spec.volumes.is_empty()
+            && spec.features.is_empty()
     }
 
     /// A pod that names its nodes, as those of DaemonSets do: only these are looked at, by the state of the class
