@@ -1,4 +1,16 @@
 //! The same requests to our stores and to a real etcd, through our client: the same answers.
+//!
+//! Where etcd 3.4 is wrong or cannot be compared, and what is done about it:
+//! * A watch that begins at the compacted revision misses the deletions of that revision in etcd before 3.4.36 and
+//!   3.5.18 (etcd 18089 and 19179); ours reports them. They are left out of the comparison.
+//! * A deletion without an upper end and a put of a key behind its start may stand in one transaction: etcd's check for
+//!   duplicate keys overlooks it. Ours takes it as well and does both in order. With `ignore_value` or `ignore_lease`
+//!   such a transaction can end an etcd for good (it panics, and again when it replays its log), so that ours refuses it
+//!   and it is not sent.
+//! * If such a transaction deletes a key and puts it again, etcd before 3.4.25 gives the creation the previous version;
+//!   newer ones and ours do not. Previous versions of creations are left out of the comparison.
+//! * `compact(0)` succeeds once in an etcd that was never compacted; ours says that it is compacted.
+//! * The keys of a lease come in random order from etcd, in key order from ours.
 #![cfg(feature = "etcd")]
 #![allow(
     clippy::unwrap_used,
@@ -10,99 +22,193 @@
 
 mod peer;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use icp_core::base::Rng;
 use icp_core::storage::{
-    Compare, CompareOp, CompareTarget, DeleteRangeRequest, KeyRange, KvHash, Op, OpResponse, PutRequest,
-    RangeRequest, SortBy, SortOrder, Storage, StorageError, Txn, TxnResponse, WatchRequest, WatchResponse,
+    Compare, CompareOp, CompareTarget, DeleteRangeRequest, Event, EventKind, KeyRange, KvHash, LeaseTtl, Op,
+    OpResponse, PutRequest, RangeRequest, SortBy, SortOrder, Storage, StorageError, Txn, TxnResponse,
+    WatchRequest, WatchResponse, WatchStream,
 };
-use icp_store::Memory;
 use icp_store::etcd::{Client, ClientOptions};
+use icp_store::{Config, Entry, Memory};
 
-fn key(rng: &mut Rng) -> String {
-    format!("k{}", rng.below(5))
+/// Draws requests about a few keys and leases.
+struct Draw {
+    rng: Rng,
+    prefix: String,
+    lease: i64,
+    revision: i64,
 }
 
-fn range(rng: &mut Rng) -> KeyRange {
-    match rng.below(4) {
-        0 | 1 => KeyRange::key(key(rng)),
-        2 => KeyRange::between(key(rng), key(rng)),
-        _ => KeyRange::between(key(rng), ""),
+impl Draw {
+    fn below(&mut self, n: u64) -> u64 {
+        self.rng.below(n)
     }
-}
 
-fn number(rng: &mut Rng, revision: i64) -> i64 {
-    match rng.below(3) {
-        0 => 0,
-        1 => rng.below(4) as i64,
-        _ => (revision - rng.below(6) as i64).max(0),
+    fn percent(&mut self, n: u32) -> bool {
+        self.rng.chance(n * 10_000)
     }
-}
 
-fn range_request(rng: &mut Rng, revision: i64) -> RangeRequest {
-    let mut r = RangeRequest::new(range(rng)).limit(rng.below(4) as i64);
-    if rng.chance(400_000) {
-        r.revision = (revision + 2 - rng.below(12) as i64).max(0);
+    fn one<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.rng.below(of.len() as u64) as usize]
     }
-    // Without an order etcd sorts unstably by what is not unique, so only keys and revisions of change are compared.
-    r.sort_order = [SortOrder::None, SortOrder::Ascend, SortOrder::Descend][rng.below(3) as usize];
-    r.sort_by = [SortBy::Key, SortBy::ModRevision, SortBy::Key][rng.below(3) as usize];
-    if r.sort_order != SortOrder::None {
-        r.sort_by = SortBy::Key;
-    }
-    r.keys_only = rng.chance(200_000);
-    r.count_only = rng.chance(100_000);
-    if rng.chance(200_000) {
-        r.min_mod_revision = number(rng, revision);
-        r.max_create_revision = number(rng, revision);
-    }
-    r
-}
 
-fn op(rng: &mut Rng, revision: i64, depth: u32) -> Op {
-    match rng.below(if depth > 0 { 8 } else { 7 }) {
-        0..4 => {
-            let mut put = PutRequest::new(key(rng), format!("v{}", rng.below(4)));
-            put.prev_kv = rng.chance(300_000);
-            if rng.chance(100_000) {
-                put.ignore_value = true;
-                if rng.chance(900_000) {
-                    put.value = Default::default();
+    fn key(&mut self) -> String {
+        if self.rng.chance(3_000) {
+            return String::new();
+        }
+        format!("{}k{}", self.prefix, self.rng.below(5))
+    }
+
+    fn range(&mut self) -> KeyRange {
+        match self.below(4) {
+            0 | 1 => KeyRange::key(self.key()),
+            2 => KeyRange::between(self.some_key(), self.some_key()),
+            _ => KeyRange::between(self.some_key(), ""),
+        }
+    }
+
+    /// Never the empty key, which begins a range of everything in our port.
+    fn some_key(&mut self) -> String {
+        format!("{}k{}", self.prefix, self.rng.below(5))
+    }
+
+    fn number(&mut self) -> i64 {
+        match self.below(6) {
+            0 | 1 => 0,
+            2 | 3 => self.below(4) as i64,
+            4 => self.revision - self.below(6) as i64,
+            _ => self.revision - 10 - self.below(20) as i64,
+        }
+    }
+
+    fn range_request(&mut self) -> RangeRequest {
+        let mut r = RangeRequest::new(self.range()).limit(self.below(5) as i64 - 1);
+        if self.percent(40) {
+            r.revision = self.revision + 2 - self.below(14) as i64;
+        } else if self.percent(3) {
+            r.revision = -1 - self.below(2) as i64;
+        }
+        r.sort_order = self.one(&[SortOrder::None, SortOrder::None, SortOrder::Ascend, SortOrder::Descend]);
+        let by = [SortBy::Key, SortBy::Version, SortBy::CreateRevision, SortBy::ModRevision, SortBy::Value];
+        r.sort_by = if self.percent(50) { self.one(&by) } else { SortBy::Key };
+        r.serializable = self.percent(20);
+        r.keys_only = self.percent(20);
+        r.count_only = self.percent(10);
+        if self.percent(25) {
+            for _ in 0..=self.below(2) {
+                let bound = self.number();
+                match self.below(4) {
+                    0 => r.min_mod_revision = bound,
+                    1 => r.max_mod_revision = bound,
+                    2 => r.min_create_revision = bound,
+                    _ => r.max_create_revision = bound,
                 }
             }
-            if rng.chance(200_000) {
-                put.lease = 7 + rng.below(2) as i64;
+        }
+        r
+    }
+
+    fn put(&mut self) -> PutRequest {
+        let mut put = PutRequest::new(self.key(), format!("v{}", self.below(4)));
+        put.prev_kv = self.percent(30);
+        if self.percent(5) {
+            put.value = Default::default();
+        }
+        if self.percent(25) {
+            put.lease = self.lease + self.below(3) as i64;
+        }
+        if self.percent(12) {
+            put.ignore_value = true;
+            if self.percent(90) {
+                put.value = Default::default();
             }
-            Op::Put(put)
         }
-        4 => {
-            // etcd overlooks puts that overlap a deletion without an upper end; we refuse them, as its API says.
-            let range = Some(range(rng)).filter(|r| r.end.as_ref().is_none_or(|e| !e.is_empty()));
-            let range = range.unwrap_or(KeyRange::between("k2", "k9"));
-            Op::DeleteRange(DeleteRangeRequest { range, prev_kv: rng.chance(500_000) })
+        if self.percent(12) {
+            put.ignore_lease = true;
+            if self.percent(90) {
+                put.lease = 0;
+            }
         }
-        5 | 6 => Op::Range(range_request(rng, revision)),
-        _ => Op::Txn(txn(rng, revision, depth - 1)),
+        put
+    }
+
+    fn op(&mut self, depth: u32) -> Op {
+        match self.below(if depth > 0 { 8 } else { 7 }) {
+            0..4 => Op::Put(self.put()),
+            4 => Op::DeleteRange(DeleteRangeRequest { range: self.range(), prev_kv: self.percent(50) }),
+            5 | 6 => Op::Range(self.range_request()),
+            _ => Op::Txn(self.txn(depth - 1)),
+        }
+    }
+
+    fn compare(&mut self) -> Compare {
+        let op = self.one(&[CompareOp::Equal, CompareOp::Greater, CompareOp::Less, CompareOp::NotEqual]);
+        let target = match self.below(5) {
+            0 => CompareTarget::Version(self.number()),
+            1 => CompareTarget::CreateRevision(self.number()),
+            2 => CompareTarget::ModRevision(self.number()),
+            3 if self.percent(10) => CompareTarget::Value(Default::default()),
+            3 => CompareTarget::Value(format!("v{}", self.below(4)).into()),
+            _ => CompareTarget::Lease(if self.percent(50) { 0 } else { self.lease + self.below(2) as i64 }),
+        };
+        Compare { range: self.range(), op, target }
+    }
+
+    fn txn(&mut self, depth: u32) -> Txn {
+        let (ops, compares) = (self.below(4), self.below(3));
+        let success = (0..ops).map(|_| self.op(depth)).collect();
+        let failure = (0..self.below(4)).map(|_| self.op(depth)).collect();
+        let mut compare: Vec<Compare> = (0..compares).map(|_| self.compare()).collect();
+        if self.rng.chance(2_000) {
+            compare.resize(129, Compare::mod_revision("k", 0));
+        }
+        let mut txn = Txn { compare, success, failure };
+        if deletes_openly(&txn) {
+            keep_nothing(&mut txn);
+        }
+        txn
+    }
+
+    fn watch_request(&mut self, past: bool) -> WatchRequest {
+        let back = if past { self.below(16) as i64 } else { 0 };
+        let start = match self.below(3) {
+            0 => 0,
+            1 => self.revision + 1 + self.below(4) as i64,
+            _ if past => (self.revision - back).max(1),
+            _ => self.revision + 1,
+        };
+        let range = match self.below(3) {
+            0 => KeyRange::key(self.some_key()),
+            1 => KeyRange::between(self.some_key(), self.some_key()),
+            _ => KeyRange::between(self.some_key(), ""),
+        };
+        WatchRequest {
+            prev_kv: self.percent(50),
+            progress_notify: self.percent(20),
+            no_put: self.percent(20),
+            no_delete: self.percent(20),
+            ..WatchRequest::new(range, start)
+        }
     }
 }
 
-fn compare(rng: &mut Rng, revision: i64) -> Compare {
-    let op =
-        [CompareOp::Equal, CompareOp::Greater, CompareOp::Less, CompareOp::NotEqual][rng.below(4) as usize];
-    let target = match rng.below(5) {
-        0 => CompareTarget::Version(number(rng, revision)),
-        1 => CompareTarget::CreateRevision(number(rng, revision)),
-        2 => CompareTarget::ModRevision(number(rng, revision)),
-        3 => CompareTarget::Value(format!("v{}", rng.below(4)).into()),
-        _ => CompareTarget::Lease(rng.below(2) as i64 * 7),
-    };
-    Compare { range: range(rng), op, target }
+fn deletes_openly(txn: &Txn) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|op| match op {
+        Op::DeleteRange(d) => d.range.end.as_ref().is_some_and(|e| e.is_empty()),
+        Op::Txn(nested) => deletes_openly(nested),
+        _ => false,
+    })
 }
 
-fn txn(rng: &mut Rng, revision: i64, depth: u32) -> Txn {
-    let ops = |rng: &mut Rng| (0..rng.below(4)).map(|_| op(rng, revision, depth)).collect::<Vec<_>>();
-    let (success, failure) = (ops(rng), ops(rng));
-    Txn { compare: (0..rng.below(3)).map(|_| compare(rng, revision)).collect(), success, failure }
+fn keep_nothing(txn: &mut Txn) {
+    for op in txn.success.iter_mut().chain(&mut txn.failure) {
+        match op {
+            Op::Put(p) => (p.ignore_value, p.ignore_lease) = (false, false),
+            Op::Txn(nested) => keep_nothing(nested),
+            _ => {}
+        }
+    }
 }
 
 /// etcd leaves the revision of an inner transaction's answer empty.
@@ -125,66 +231,154 @@ fn plain<T: std::fmt::Debug>(answer: Result<T, StorageError>) -> String {
         Err(StorageError::Compacted { .. }) => "compacted".into(),
         Err(StorageError::FutureRevision { .. }) => "future".into(),
         Err(StorageError::LeaseNotFound(_)) => "no lease".into(),
+        Err(StorageError::LeaseExists(_)) => "lease exists".into(),
         Err(StorageError::Invalid { message, .. }) => format!("invalid {message}"),
         Err(e) => format!("{e:?}"),
     }
 }
 
-/// The events of a watch up to a revision.
-async fn events(store: &dyn Storage, request: WatchRequest, until: i64) -> Result<Vec<String>, StorageError> {
-    let mut watch = store.watch(request).await?;
+/// The events of a watch up to a revision, without what is known to differ.
+async fn events(mut watch: WatchStream, until: i64, compacted: i64) -> Result<Vec<String>, StorageError> {
     let (mut seen, mut revision) = (Vec::new(), 0);
     while revision < until {
         let next = tokio::time::timeout(std::time::Duration::from_secs(10), watch.next()).await;
-        let WatchResponse { revision: at, events } = next.expect("events in time").expect("a live watch")?;
+        let WatchResponse { events, .. } = next.expect("events in time").expect("a live watch")?;
         assert!(events.iter().all(|e| e.kv.mod_revision > revision), "a revision was split or repeated");
-        revision = at.max(events.last().map_or(0, |e| e.kv.mod_revision));
-        seen.extend(events.iter().map(|e| format!("{e:?}")));
+        revision = events.last().map_or(revision, |e| e.kv.mod_revision);
+        let known = |e: &Event| e.kind == EventKind::Delete && e.kv.mod_revision == compacted;
+        seen.extend(events.into_iter().filter(|e| !known(e)).map(|mut e| {
+            if e.kv.create_revision == e.kv.mod_revision {
+                e.prev_kv = None;
+            }
+            format!("{e:?}")
+        }));
     }
     Ok(seen)
 }
 
-#[tokio::test]
-async fn random_requests_get_the_answers_of_etcd() {
-    let Some(etcd) = peer::Etcd::start() else { return };
-    let theirs = Client::new(&[&etcd.url], ClientOptions::default()).unwrap();
-    let ours = Memory::new();
-    let mut rng = Rng::new(20_261_124);
-    for store in [&theirs as &dyn Storage, &ours] {
-        store.lease_grant(7, 3_600).await.unwrap();
-    }
-    let mut compacted = 0;
-    for n in 0..3_000 {
-        let revision = ours.revision();
-        if rng.chance(20_000) {
-            let to = revision + 1 - rng.below(8) as i64;
-            let (a, b) = (theirs.compact(to).await, ours.compact(to).await);
-            if a.is_ok() {
-                compacted = to;
-            }
-            assert_eq!(plain(a), plain(b), "step {n}: compact {to} at {revision}");
-        } else if rng.chance(300_000) {
-            let request = range_request(&mut rng, revision);
+/// One random request to both.
+async fn step(draw: &mut Draw, theirs: &Client, ours: &Memory) {
+    draw.revision = ours.revision();
+    match draw.below(100) {
+        0..12 => lease(draw, theirs, ours).await,
+        12..35 => {
+            let request = draw.range_request();
             let (a, b) = (theirs.range(request.clone()).await, ours.range(request.clone()).await);
-            assert_eq!(plain(a), plain(b), "step {n}: {request:?}");
-        } else {
-            let txn = txn(&mut rng, revision, 2);
+            assert_eq!(plain(a), plain(b), "{request:?}");
+        }
+        _ => {
+            let txn = match draw.percent(30) {
+                true => Txn { success: vec![Op::Put(draw.put())], ..Txn::default() },
+                false => draw.txn(2),
+            };
             let (a, b) = (theirs.txn(txn.clone()).await, ours.txn(txn.clone()).await);
             let [a, b] = [a, b].map(|r| r.map(|t| without_inner_revisions(t, false)));
-            assert_eq!(plain(a), plain(b), "step {n}: {txn:#?}");
+            assert_eq!(plain(a), plain(b), "{txn:#?}");
         }
     }
-    let last = Txn { success: vec![Op::Put(PutRequest::new("k0", "end"))], ..Txn::default() };
-    let until = ours.txn(last.clone()).await.unwrap().revision;
-    assert_eq!(theirs.txn(last).await.unwrap().revision, until);
-    for start in [compacted - 1, compacted + 1, compacted + 2, until - 3] {
-        for prev_kv in [false, true] {
-            let mut request = WatchRequest::new(KeyRange::prefix("k"), start);
-            request.prev_kv = prev_kv;
-            let (a, b) = (events(&theirs, request.clone(), until).await, events(&ours, request, until).await);
-            assert_eq!(plain(a), plain(b), "watch from {start}, compacted {compacted}");
+}
+
+async fn lease(draw: &mut Draw, theirs: &Client, ours: &Memory) {
+    let id = draw.lease + draw.below(3) as i64;
+    match draw.below(8) {
+        0..4 => {
+            let ttl = if draw.percent(5) { 9_000_000_001 } else { 3_600 };
+            let (a, b) = (theirs.lease_grant(id, ttl).await, ours.lease_grant(id, ttl).await);
+            assert_eq!(plain(a), plain(b), "grant {id} for {ttl}");
+        }
+        4 => assert_eq!(plain(theirs.lease_revoke(id).await), plain(ours.lease_revoke(id).await), "{id}"),
+        5 => {
+            let granted = |r: Result<LeaseTtl, _>| plain(r.map(|l| l.ttl_secs));
+            let (a, b) = (theirs.lease_keep_alive(id).await, ours.lease_keep_alive(id).await);
+            assert_eq!(granted(a), granted(b), "renew {id}");
+        }
+        _ => {
+            let (a, b) = (theirs.lease_status(id).await, ours.lease_status(id).await);
+            let [a, b] = [a, b].map(|r| {
+                plain(r.map(|mut l| {
+                    l.keys.sort();
+                    (l.granted_ttl_secs, l.keys)
+                }))
+            });
+            assert_eq!(a, b, "status of {id}");
         }
     }
+}
+
+/// A sequence in a fresh prefix: some steps with compactions, then watches, some more steps, and what the watches saw.
+async fn sequence(n: u64, theirs: &Client) -> usize {
+    let begin = theirs.status().await.unwrap().revision;
+    let mut compacted = begin;
+    assert!(matches!(theirs.compact(begin).await, Ok(()) | Err(StorageError::Compacted { .. })));
+    let ours = Memory::from_entries(Config::default(), [Entry::Restore { compacted: begin }]).unwrap();
+    let mut draw = Draw {
+        rng: Rng::new(20_261_125 + n),
+        prefix: format!("s{n:06}/"),
+        lease: 1 + 3 * n as i64,
+        revision: begin,
+    };
+    for _ in 0..8 + draw.below(10) {
+        step(&mut draw, theirs, &ours).await;
+        if draw.percent(6) {
+            let to = ours.revision() + 1 - draw.below(8) as i64;
+            let (a, b) = (theirs.compact(to).await, ours.compact(to).await);
+            if b.is_ok() {
+                compacted = to;
+            }
+            assert_eq!(plain(a), plain(b), "sequence {n}: compact {to} at {}", ours.revision());
+        }
+    }
+    // A watch from the past takes etcd up to a tenth of a second to begin with.
+    let past = n.is_multiple_of(4);
+    let mut watches = Vec::new();
+    for _ in 0..3 {
+        draw.revision = ours.revision();
+        let request = draw.watch_request(past);
+        let (a, b) = (theirs.watch(request.clone()).await, ours.watch(request.clone()).await);
+        watches.push((request, a, b));
+    }
+    for _ in 0..8 + draw.below(10) {
+        step(&mut draw, theirs, &ours).await;
+    }
+    // Every range that is not empty sees a put and a deletion now, so that it is known what it did not see.
+    let put = |k: u32| Op::Put(PutRequest::new(format!("{}k{k}", draw.prefix), "end"));
+    let puts = Txn { success: (0..5).map(put).collect(), ..Txn::default() };
+    let range = KeyRange::between(draw.prefix.clone(), "");
+    let delete = Op::DeleteRange(DeleteRangeRequest { range, prev_kv: true });
+    let delete = Txn { success: vec![delete], ..Txn::default() };
+    for txn in [puts, delete] {
+        assert_eq!(plain(theirs.txn(txn.clone()).await), plain(ours.txn(txn).await), "sequence {n}");
+    }
+    let mut compared = 0;
+    for (request, a, b) in watches {
+        let until = ours.revision() - i64::from(request.no_delete);
+        let empty = request.range.end.as_ref().is_some_and(|e| !e.is_empty() && *e <= request.range.start);
+        if empty || (request.no_put && request.no_delete) || request.start_revision > until {
+            let said = b.map(|mut b| b.next().now_or_never());
+            assert!(matches!(said, Ok(None) | Err(StorageError::Compacted { .. })), "{request:?}: {said:?}");
+            continue;
+        }
+        let collect =
+            |watch: Result<WatchStream, StorageError>| async move { events(watch?, until, compacted).await };
+        let (a, b) = (collect(a).await, collect(b).await);
+        assert_eq!(plain(a), plain(b), "sequence {n}: {request:?}, compacted {compacted}");
+        compared += 1;
+    }
+    compared
+}
+
+/// 500 sequences, or 10,000 with `ICP_DEEP`.
+#[tokio::test]
+async fn random_sequences_get_the_answers_of_etcd() {
+    let Some(etcd) = peer::Etcd::start() else { return };
+    let theirs = Client::new(&[&etcd.url], ClientOptions::default()).unwrap();
+    let sequences = if std::env::var_os("ICP_DEEP").is_some() { 10_000 } else { 500 };
+    let mut compared = 0;
+    for n in 0..sequences {
+        compared += sequence(n, &theirs).await;
+    }
+    assert!(compared as u64 > sequences / 2, "only {compared} watches were compared");
+    println!("{sequences} sequences, {compared} watches");
 }
 
 #[tokio::test]
@@ -239,7 +433,8 @@ async fn hashes_are_the_numbers_of_etcd() {
     let (Some(etcd), Some(etcdctl)) = (peer::Etcd::start(), peer::find("etcdctl")) else { return };
     let theirs = Client::new(&[&etcd.url], ClientOptions::default()).unwrap();
     let ours = Memory::new();
-    let mut rng = Rng::new(20_261_125);
+    let (rng, prefix) = (Rng::new(20_261_125), String::new());
+    let mut draw = Draw { rng, prefix, lease: 7, revision: 1 };
     for store in [&theirs as &dyn Storage, &ours] {
         store.lease_grant(7, 3_600).await.unwrap();
     }
@@ -247,9 +442,11 @@ async fn hashes_are_the_numbers_of_etcd() {
     for round in 0..8 {
         let mut n = 0;
         while n < 40 {
-            let txn = txn(&mut rng, ours.revision(), 1);
+            draw.revision = ours.revision();
+            let txn = draw.txn(1);
             let done = ours.txn(txn.clone()).await;
-            assert_eq!(theirs.txn(txn).await.is_ok(), done.is_ok());
+            let theirs = theirs.txn(txn.clone()).await;
+            assert_eq!(theirs.is_ok(), done.is_ok(), "{txn:?} {theirs:?} {done:?}");
             n += i64::from(done.is_ok());
         }
         if round == 5 {
@@ -275,7 +472,7 @@ async fn hashes_are_the_numbers_of_etcd() {
                 (a, b) => panic!("revision {revision} of {now}, compacted {compacted}: {a:?} {b:?}"),
             }
         }
-        compacted = now - rng.below(12) as i64;
+        compacted = now - draw.below(12) as i64;
         ours.compact(compacted).await.unwrap();
         let done = std::process::Command::new(&etcdctl)
             .args(["--endpoints", &etcd.url, "compaction", "--physical", &compacted.to_string()])

@@ -13,7 +13,7 @@ use icp_core::storage::{
 };
 
 use super::shared::{Shared, Watch};
-use crate::store::{Config, Store};
+use crate::store::{Config, Entry, Store};
 
 /// A store that lives in this process and ends with it: for tests, for simulations and for caches.
 ///
@@ -52,6 +52,19 @@ impl Memory {
     #[must_use]
     pub fn with_config(config: Config) -> Self {
         Self { shared: Arc::new(Shared::new(Store::new(config))), now_micros: Arc::default() }
+    }
+
+    /// A store that holds what a log or a snapshot says ([`Store::snapshot`]); leases begin at time zero.
+    ///
+    /// # Errors
+    /// Those of [`Store::replay`].
+    pub fn from_entries(
+        config: Config,
+        entries: impl IntoIterator<Item = Entry>,
+    ) -> Result<Self, StorageError> {
+        let mut store = Store::new(config);
+        entries.into_iter().try_for_each(|entry| store.replay(Time::ZERO, &entry))?;
+        Ok(Self { shared: Arc::new(Shared::new(store)), now_micros: Arc::default() })
     }
 
     /// The newest revision.

@@ -15,8 +15,16 @@ pub(crate) fn check(txn: &Txn, limits: &Limits) -> Result<(), StorageError> {
     if bytes > limits.request_bytes_max {
         return Err(StorageError::TooLarge { bytes, bytes_max: limits.request_bytes_max });
     }
-    writes(&txn.success)?;
-    writes(&txn.failure)?;
+    for ops in [&txn.success, &txn.failure] {
+        writes(ops)?;
+        let mut starts = Vec::new();
+        open_deletes(ops, &mut starts);
+        if let Some(first) = starts.into_iter().min()
+            && keeps_part(ops, first)
+        {
+            return Err(invalid("txn", "duplicate key given in txn request"));
+        }
+    }
     Ok(())
 }
 
@@ -74,11 +82,16 @@ fn put(put: &PutRequest) -> Result<(), StorageError> {
 }
 
 /// What the operations of one branch put and delete. A key that is put twice, or put and deleted, is refused; the two
-/// branches of one nested transaction exclude each other and may name the same key.
+/// branches of one nested transaction exclude each other and may name the same key. A deletion without an upper end
+/// does not count, since etcd overlooks it: it and the puts are done in their order. Only puts that keep a part of the
+/// version before are refused then ([`keeps_part`]), because that may be deleted: an etcd member ends with a panic there,
+/// and does so again whenever it is started.
 fn writes(ops: &[Op]) -> Result<(BTreeSet<&Bytes>, Vec<&KeyRange>), StorageError> {
     let mut deletes: Vec<&KeyRange> = Vec::new();
     for op in ops {
-        if let Op::DeleteRange(d) = op {
+        if let Op::DeleteRange(d) = op
+            && d.range.end.as_ref().is_none_or(|end| !end.is_empty())
+        {
             deletes.push(&d.range);
         }
     }
@@ -107,4 +120,29 @@ fn writes(ops: &[Op]) -> Result<(BTreeSet<&Bytes>, Vec<&KeyRange>), StorageError
         }
     }
     Ok((puts, deletes))
+}
+
+/// The starts of all deletions without an upper end.
+fn open_deletes<'a>(ops: &'a [Op], starts: &mut Vec<&'a Bytes>) {
+    for op in ops {
+        match op {
+            Op::DeleteRange(d) if d.range.end.as_ref().is_some_and(Bytes::is_empty) => {
+                starts.push(&d.range.start)
+            }
+            Op::Txn(nested) => {
+                open_deletes(&nested.success, starts);
+                open_deletes(&nested.failure, starts);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether a put of a key from `first` on keeps the value or the lease that the key has.
+fn keeps_part(ops: &[Op], first: &Bytes) -> bool {
+    ops.iter().any(|op| match op {
+        Op::Put(p) => (p.ignore_value || p.ignore_lease) && p.key >= first,
+        Op::Txn(nested) => keeps_part(&nested.success, first) || keeps_part(&nested.failure, first),
+        Op::Range(_) | Op::DeleteRange(_) => false,
+    })
 }

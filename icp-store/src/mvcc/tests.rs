@@ -415,3 +415,27 @@ fn a_refused_transaction_changes_nothing() {
     assert!(matches!(apply(kv, vec![put("k", "v"), future]), Err(StorageError::FutureRevision { .. })));
     assert_eq!((kv.revision(), kv.get(b"k")), (1, None));
 }
+
+/// etcd overlooks that a deletion without an upper end meets a put; `tests/etcd_differential.rs` compares.
+#[test]
+fn a_deletion_without_an_upper_end_and_a_put_are_done_in_order() {
+    let delete =
+        |start| Op::DeleteRange(DeleteRangeRequest { range: KeyRange::between(start, ""), prev_kv: false });
+    let mut kv = Mvcc::new();
+    apply(&mut kv, vec![put("a", "1"), put("b", "1")]).unwrap();
+    apply(&mut kv, vec![put("b", "2"), delete("b")]).unwrap();
+    assert_eq!((kv.revision(), kv.get(b"b")), (3, None));
+    apply(&mut kv, vec![delete("a"), put("a", "2")]).unwrap();
+    assert_eq!(kv.get(b"a").map(|v| (v.version, v.create_revision, v.sub)), Some((1, 4, 1)));
+    let keep = PutRequest { ignore_value: true, ..PutRequest::new("a", "") };
+    let refused = apply(&mut kv, vec![delete("a"), Op::Put(keep.clone())]);
+    assert!(
+        matches!(refused, Err(StorageError::Invalid { field: "txn", .. })),
+        "etcd would end: {refused:?}"
+    );
+    apply(&mut kv, vec![delete("b"), Op::Put(keep)]).unwrap();
+    // What was put and deleted at one revision is gone at it, and swept as one.
+    kv.compact(4).unwrap();
+    while kv.sweep(10) {}
+    assert_eq!(kv.dump().0.len(), 1);
+}

@@ -98,7 +98,13 @@ impl Mvcc {
         let succeeded = path.next().unwrap_or(false);
         for op in branch(txn, succeeded) {
             match op {
-                Op::Range(r) => self.check_revision(r.revision, self.revision)?,
+                Op::Range(r) => {
+                    // Below zero is the newest revision for a read alone, but not within a transaction.
+                    if r.revision < -i64::from(self.compacted == 0) {
+                        return Err(StorageError::Compacted { compacted: self.compacted });
+                    }
+                    self.check_revision(r.revision, self.revision)?;
+                }
                 Op::Txn(nested) => self.check_reads(nested, path)?,
                 _ => {}
             }

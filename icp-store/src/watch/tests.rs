@@ -400,3 +400,19 @@ fn a_revision_larger_than_a_batch_is_not_split() {
         assert_eq!(revisions(store.poll_watch(id)), [deleted + 1]);
     }
 }
+
+#[test]
+fn a_key_that_is_put_and_deleted_at_once_had_the_version_before_both() {
+    let mut store = Store::new(Config::default());
+    put(&mut store, "k");
+    let request = WatchRequest { prev_kv: true, ..WatchRequest::new(KeyRange::key("k"), 0) };
+    let id = store.watch(request).unwrap();
+    let range = KeyRange::between("k", "");
+    let delete = Op::DeleteRange(DeleteRangeRequest { range, prev_kv: false });
+    let success = vec![Op::Put(PutRequest::new("k", "w")), delete];
+    store.txn(Time::ZERO, &Txn { success, ..Txn::default() }).unwrap();
+    store.publish_all();
+    let Polled::Batch(batch) = store.poll_watch(id) else { panic!() };
+    let seen = batch.events.iter().map(|e| (e.kind, e.prev_kv.as_ref().map(|kv| kv.mod_revision)));
+    assert_eq!(seen.collect::<Vec<_>>(), [(EventKind::Put, Some(2)), (EventKind::Delete, Some(2))]);
+}

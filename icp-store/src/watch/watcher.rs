@@ -9,7 +9,7 @@ use icp_core::storage::{
 };
 
 use super::Polled;
-use crate::mvcc::{Change, Commit, Mvcc};
+use crate::mvcc::{Change, Commit, Mvcc, Version};
 
 /// Most events of one batch; a revision is never split, so that one large transaction may exceed it.
 const BATCH_EVENTS_MAX: usize = 1_000;
@@ -116,7 +116,9 @@ impl Watcher {
         while next <= visible && events.len() < BATCH_EVENTS_MAX && looked_at < CATCH_UP_COMMITS_MAX {
             if let Some(commit) = kv.commit(next) {
                 let of_range = commit.changes.iter().filter(|c| self.request.range.contains(&c.kv.key));
-                events.extend(of_range.filter(|c| self.wants(c)).map(|c| event(c, self.request.prev_kv)));
+                events.extend(
+                    of_range.filter(|c| self.wants(c)).map(|c| event(commit, c, self.request.prev_kv)),
+                );
             }
             next += 1;
             looked_at += 1;
@@ -140,7 +142,7 @@ impl Watcher {
             }
             revision = commit.revision;
             if let Some(change) = commit.changes.get(*at as usize) {
-                events.push(event(change, self.request.prev_kv));
+                events.push(event(commit, change, self.request.prev_kv));
             }
             self.queue.pop_front();
         }
@@ -153,10 +155,19 @@ impl Watcher {
     }
 }
 
-fn event(change: &Change, prev_kv: bool) -> Event {
+fn event(commit: &Commit, change: &Change, prev_kv: bool) -> Event {
+    let before = change.prev.as_deref().filter(|_| prev_kv);
     Event {
         kind: if change.is_delete() { EventKind::Delete } else { EventKind::Put },
         kv: KeyValue::clone(&change.kv),
-        prev_kv: change.prev.as_deref().filter(|_| prev_kv).map(|kv| kv.kv.clone()),
+        prev_kv: before.and_then(|v| before_commit(commit, v)).map(|v| v.kv.clone()),
     }
+}
+
+/// The version of a key before a commit. It is not `prev` itself if the commit puts the key and then deletes it.
+fn before_commit<'a>(commit: &'a Commit, prev: &'a Version) -> Option<&'a Version> {
+    if prev.mod_revision < commit.revision {
+        return Some(prev);
+    }
+    commit.changes.iter().find(|c| c.kv.key == prev.key)?.prev.as_deref()
 }
