@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::Waker;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
 use icp_core::base::{Duration, Time};
 use icp_core::storage::{Revision, StorageError};
@@ -165,40 +166,52 @@ struct Batch {
 
 impl<L: Log> Committer<L> {
     pub(super) fn run(mut self) {
-        let mut snapshot_running = false;
+        let mut snapshot: Option<JoinHandle<()>> = None;
+        // What a full disk did not take.
+        let mut held: Option<Batch> = None;
         loop {
-            let (batch, snapshot_done, closing) = self.wait();
+            let (batch, snapshot_done, closing) = self.wait(held.take());
             self.expire_leases();
             if let Some(batch) = batch {
-                self.commit(batch);
+                held = self.commit(batch);
             }
             self.reserve();
-            if let Some(done) = snapshot_done {
-                snapshot_running = !self.install(done);
+            if let Some(done) = snapshot_done
+                && self.install(done)
+            {
+                snapshot = None;
             }
             if closing {
-                // The writer of a snapshot only works on its temporary file; the next opener removes it.
+                if held.is_some() {
+                    self.poison("the store was closed while the disk was full".into());
+                }
                 let _ = self.log.close();
+                // It holds the directory, which may be opened again at once; the log's end ends it soon.
+                let _ = snapshot.map(JoinHandle::join);
                 return;
             }
-            if !snapshot_running {
-                snapshot_running = self.begin_snapshot();
+            if snapshot.is_none() {
+                snapshot = self.begin_snapshot();
             }
         }
     }
 
-    /// Waits for something to do.
-    fn wait(&self) -> (Option<Batch>, Option<Result<u64, LogError>>, bool) {
+    /// Waits for something to do; a batch that is held comes first.
+    fn wait(&self, held: Option<Batch>) -> (Option<Batch>, Option<Result<u64, LogError>>, bool) {
         let deadline = self.shared.read().lease_deadline();
         let mut state = self.queue.lock();
-        if state.entries.is_empty() && state.snapshot_done.is_none() && !state.closing {
+        let idle = held.is_some() || (state.entries.is_empty() && state.snapshot_done.is_none());
+        if idle && !state.closing {
             let until = |t: Time| t.since(self.clock.now());
             let mut sleep = deadline.map_or(SLEEP_MAX, until).min(SLEEP_MAX);
-            if state.full.is_some() || state.poisoned.is_some() {
+            if held.is_some() || state.full.is_some() || state.poisoned.is_some() {
                 // Leases that cannot be ended now may be due already.
                 sleep = RETRY;
             }
             state = self.queue.wake.wait_timeout(state, sleep).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if held.is_some() {
+            return (held, state.snapshot_done.take(), state.closing);
         }
         let mut batch = Batch { entries: Vec::new(), bytes: 0, revision: 0 };
         while let Some((_, _, bytes)) = state.entries.front() {
@@ -226,7 +239,8 @@ impl<L: Log> Committer<L> {
         }
     }
 
-    fn commit(&mut self, batch: Batch) {
+    /// Makes a batch durable; gives it back if the disk is full and has none of it.
+    fn commit(&mut self, batch: Batch) -> Option<Batch> {
         let written = self.log.append(&batch.entries).and_then(|seq| self.log.sync().map(|()| seq));
         let woken: Vec<Waker> = match written {
             Ok(seq) => {
@@ -243,42 +257,56 @@ impl<L: Log> Committer<L> {
                 let done: Vec<(u64, Waker)> = done;
                 done.into_iter().map(|(_, w)| w).collect()
             }
+            Err(LogError::NoSpace { .. }) => return Some(batch),
             Err(e) => {
-                let mut state = self.queue.lock();
-                state.poisoned.get_or_insert_with(|| e.to_string());
-                state.entries.clear();
-                state.bytes = 0;
-                core::mem::take(&mut state.waiters).into_iter().map(|(_, w)| w).collect()
+                self.poison(e.to_string());
+                return None;
             }
         };
         woken.into_iter().for_each(Waker::wake);
+        None
+    }
+
+    /// Refuses all writes from now on; what waits has an unknown outcome.
+    fn poison(&self, detail: String) {
+        let woken = {
+            let mut state = self.queue.lock();
+            state.poisoned.get_or_insert(detail);
+            state.entries.clear();
+            state.bytes = 0;
+            core::mem::take(&mut state.waiters)
+        };
+        woken.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
     fn note_size(&self) {
         self.queue.disk_bytes.store(self.log.log_bytes() + self.log.snapshot_bytes(), Ordering::Relaxed);
     }
 
-    fn reserve(&mut self) {
-        let reserved = self.log.reserve();
+    /// Sees to it that what is taken next has its space. Whatever prevents it, nothing that was written is in doubt: it is
+    /// tried again.
+    pub(super) fn reserve(&mut self) {
+        let detail = match self.log.reserve() {
+            Ok(()) => {
+                self.queue.lock().full = None;
+                return;
+            }
+            Err(LogError::Poisoned { detail }) => return self.poison(detail),
+            Err(LogError::NoSpace { detail }) => detail,
+            Err(e) => e.to_string(),
+        };
+        let reserved = usize::try_from(self.log.reserved_bytes()).unwrap_or(usize::MAX);
         let mut state = self.queue.lock();
-        match reserved {
-            Ok(()) => state.full = None,
-            Err(LogError::NoSpace { detail }) => {
-                let reserve = self.reserve_bytes;
-                state.full.get_or_insert((detail, reserve));
-            }
-            Err(e) => {
-                state.poisoned.get_or_insert_with(|| e.to_string());
-            }
-        }
+        let reserve = self.reserve_bytes.min(reserved.saturating_sub(state.bytes));
+        state.full.get_or_insert((detail, reserve));
     }
 
     /// Starts to write a snapshot in a thread of its own, if the log has grown enough.
-    fn begin_snapshot(&self) -> bool {
+    fn begin_snapshot(&self) -> Option<JoinHandle<()>> {
         let due =
             self.snapshot_log_bytes.max(2 * self.log.snapshot_bytes()).max(self.snapshot_retry_log_bytes);
         if self.log.log_bytes() < due {
-            return false;
+            return None;
         }
         let (seq, entries) = {
             let store = self.shared.read();
@@ -293,7 +321,7 @@ impl<L: Log> Committer<L> {
             queue.lock().snapshot_done = Some(done);
             queue.wake.notify_all();
         });
-        started.is_ok()
+        started.ok()
     }
 
     /// Puts a snapshot into force; says whether that is over, well or not. One that could not be written is tried

@@ -135,7 +135,7 @@ impl Disk {
             })
         })?;
         let (shared, queue) = (Arc::new(Shared::new(store)), Arc::new(Queue::new(&log)));
-        let committer = Committer {
+        let mut committer = Committer {
             log,
             shared: shared.clone(),
             queue: queue.clone(),
@@ -145,6 +145,8 @@ impl Disk {
             reserve_bytes: usize::try_from(options.log.segment_bytes / 4).unwrap_or(usize::MAX),
             snapshot_retry_log_bytes: 0,
         };
+        // A disk that is full already must be known before the first write is taken.
+        committer.reserve();
         let thread = std::thread::Builder::new()
             .name("icp-store-committer".into())
             .spawn(move || committer.run())

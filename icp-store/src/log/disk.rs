@@ -4,18 +4,21 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
-use std::io::Read;
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::io::{self, Read};
 
 use super::frame::{
-    ALIGN, FRAME_HEADER_BYTES, HEADER_BYTES, LOG_MAGIC, Parsed, SNAPSHOT_MAGIC, frame, header, parse,
-    parse_header,
+    ALIGN, FILE_BYTES_MAX, FRAME_HEADER_BYTES, HEADER_BYTES, Header, LOG_MAGIC, PAYLOAD_BYTES_MAX, frame,
 };
-use super::{File, Files, Log, LogError, SnapshotJob, codec};
+use super::recover::{Recovered, Tail, recover};
+use super::snapshot::write_snapshot;
+use super::{File, Files, Log, LogError, SnapshotJob};
 use crate::store::Entry;
 
-const SPARE: &str = "spare.log";
-const SNAPSHOT_TMP: &str = "snapshot.tmp";
+pub(super) const SPARE: &str = "spare.log";
+pub(super) const SNAPSHOT_TMP: &str = "snapshot.tmp";
 
 /// Settings of a [`DiskLog`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,20 +43,32 @@ pub struct DiskLog<F: Files> {
     options: LogOptions,
     /// All segments by their first sequence number, with the bytes used; the last one is written to.
     segments: BTreeMap<u64, u64>,
-    current: F::File,
-    /// Where the next frame goes in the current segment.
-    offset: u64,
-    /// How far the current segment reaches.
-    capacity: u64,
-    spare: bool,
+    current: Segment<F::File>,
+    /// Reserved for the next segment, and open: at the change no descriptor and no space is needed.
+    spare: Option<F::File>,
+    /// Whether a frame was written that is not synced.
+    unsynced: bool,
     last_seq: u64,
     snapshot: Option<(u64, u64)>,
     poisoned: Option<String>,
+    /// Ends the writers of snapshots.
+    closed: Arc<AtomicBool>,
+}
+
+/// The segment that is written to.
+#[derive(Debug)]
+struct Segment<F> {
+    file: F,
+    salt: u32,
+    /// Where the next frame goes.
+    offset: u64,
+    /// How far it reaches.
+    capacity: u64,
 }
 
 impl<F: Files> DiskLog<F> {
     /// Opens the log of a directory, or begins one, and hands all entries that it holds to `replay`: those of the
-    /// snapshot, then those after it.
+    /// snapshot, then those after it. Nothing is changed on the disk before all was read.
     ///
     /// # Errors
     /// [`LogError::Corrupt`], [`LogError::Version`], [`LogError::Io`], [`LogError::NoSpace`], and what `replay` says.
@@ -62,114 +77,41 @@ impl<F: Files> DiskLog<F> {
         options: LogOptions,
         replay: &mut dyn FnMut(Entry) -> Result<(), LogError>,
     ) -> Result<Self, LogError> {
-        let io = |file: &'static str| move |e| LogError::io("open", file, &e);
-        let names = files.list().map_err(io("the directory"))?;
-        let mut segment_seqs: Vec<u64> = names.iter().filter_map(|n| seq_of(n, ".log")).collect();
-        let mut snapshot_seqs: Vec<u64> = names.iter().filter_map(|n| seq_of(n, ".snap")).collect();
-        segment_seqs.sort_unstable();
-        snapshot_seqs.sort_unstable();
-
-        let mut snapshot = None;
-        if let Some(seq) = snapshot_seqs.pop() {
-            let bytes = read_snapshot(&files, seq, replay)?;
-            snapshot = Some((seq, bytes));
-        }
-        let covered = snapshot.map_or(0, |(seq, _)| seq);
-        // What a crash left behind: older snapshots, and segments that the snapshot covers whole.
-        let mut leftovers: Vec<String> = snapshot_seqs.iter().map(|s| snapshot_name(*s)).collect();
-        leftovers.extend(
-            names.iter().filter(|n| n.as_str() == SNAPSHOT_TMP || n.as_str() == SPARE).map(String::clone),
-        );
-        while let [first, second, ..] = segment_seqs[..]
-            && second <= covered + 1
-        {
-            leftovers.push(segment_name(first));
-            segment_seqs.remove(0);
-        }
+        let segment_bytes = options
+            .segment_bytes
+            .clamp(4 * HEADER_BYTES as u64, FILE_BYTES_MAX)
+            .next_multiple_of(ALIGN as u64);
+        let options = LogOptions { segment_bytes, ..options };
+        let Recovered { mut segments, last_seq, snapshot, tail, leftovers } = recover(&files, replay)?;
+        // An opener that was killed may not have made its last names durable: that of the segment that is written to from
+        // now on, and that of the snapshot whose predecessors are removed.
+        files.sync_directory().map_err(|e| LogError::io("sync", &files.shown(""), &e))?;
         for name in &leftovers {
-            files.remove(name).map_err(|e| LogError::io("remove", name, &e))?;
+            files.remove(name).map_err(|e| LogError::io("remove", &files.shown(name), &e))?;
         }
-
-        let mut reader = Reader { files: &files, covered, last_seq: 0, segments: BTreeMap::new() };
-        if let Some(first) = segment_seqs.first()
-            && *first > covered + 1
-        {
-            let name = segment_name(*first);
-            return Err(LogError::corrupt(
-                &name,
-                0,
-                format!("the entries from {} on are missing", covered + 1),
-            ));
-        }
-        let mut tail = None;
-        for (at, seq) in segment_seqs.iter().enumerate() {
-            tail = reader.segment(*seq, at + 1 == segment_seqs.len(), replay)?;
-        }
-        let (segments, last_seq) = (reader.segments, reader.last_seq);
-        if last_seq < covered && !segments.is_empty() {
-            let name = segments.keys().next_back().map_or_else(String::new, |s| segment_name(*s));
-            return Err(LogError::corrupt(&name, 0, format!("entries up to {covered} are missing")));
-        }
-        if let (None, Some((seq, _))) = (&tail, snapshot) {
-            return Err(LogError::corrupt(&snapshot_name(seq), 0, "the log behind the snapshot is missing"));
-        }
-        match tail {
-            Some(Tail { name, offset, capacity, cut, frame }) => {
-                let mut current = files.open(&name).map_err(|e| LogError::io("open", &name, &e))?;
-                if let Some((at, frame)) = frame {
-                    // If its sync failed, it was read from memory: the system took the pages for clean and forgot to
-                    // write them. Written again it is dirty again, before anything stands behind it.
-                    current
-                        .write_at(at, &frame)
-                        .and_then(|()| current.sync())
-                        .map_err(|e| LogError::io("write the tail of", &name, &e))?;
-                }
-                if cut {
-                    // Zeros instead of what was torn, so that it can never be read as a frame behind a later one.
-                    let zeros = alloc::vec![0; usize::try_from(capacity - offset).unwrap_or(0)];
-                    current
-                        .write_at(offset, &zeros)
-                        .and_then(|()| current.sync())
-                        .map_err(|e| LogError::io("cut the tail of", &name, &e))?;
-                }
-                let mut log = Self {
-                    files,
-                    options,
-                    segments,
-                    current,
-                    offset,
-                    capacity,
-                    spare: false,
-                    last_seq,
-                    snapshot,
-                    poisoned: None,
-                };
-                match log.reserve() {
-                    Ok(()) | Err(LogError::NoSpace { .. }) => Ok(log),
-                    Err(e) => Err(e),
-                }
-            }
+        let (current, spare) = match tail {
+            Some(tail) => (repair(&files, tail)?, reuse_spare(&files, segment_bytes)),
             None => {
-                let last_seq = 0;
-                make_spare(&files, options.segment_bytes)?;
-                let current = activate(&files, last_seq + 1)?;
-                let mut log = Self {
-                    files,
-                    options,
-                    segments: [(last_seq + 1, HEADER_BYTES as u64)].into(),
-                    current,
-                    offset: HEADER_BYTES as u64,
-                    capacity: options.segment_bytes,
-                    spare: false,
-                    last_seq,
-                    snapshot,
-                    poisoned: None,
-                };
-                match log.reserve() {
-                    Ok(()) | Err(LogError::NoSpace { .. }) => Ok(log),
-                    Err(e) => Err(e),
-                }
+                let spare = make_spare(&files, segment_bytes)?;
+                segments.insert(1, HEADER_BYTES as u64);
+                (begin(&files, spare, 1, segment_bytes)?, None)
             }
+        };
+        let mut log = Self {
+            files,
+            options,
+            segments,
+            current,
+            spare,
+            unsynced: false,
+            last_seq,
+            snapshot,
+            poisoned: None,
+            closed: Arc::default(),
+        };
+        match log.reserve() {
+            Ok(()) | Err(LogError::NoSpace { .. }) => Ok(log),
+            Err(e) => Err(e),
         }
     }
 
@@ -188,34 +130,45 @@ impl<F: Files> DiskLog<F> {
     }
 
     fn current_name(&self) -> String {
-        self.segments.keys().next_back().map_or_else(String::new, |s| segment_name(*s))
+        let seq = self.segments.keys().next_back().copied().unwrap_or_default();
+        self.files.shown(&segment_name(seq))
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), LogError> {
-        if self.offset + bytes.len() as u64 > self.capacity {
-            self.next_segment(bytes.len() as u64)?;
+    /// Writes a frame of `entries` behind the last one.
+    fn write(&mut self, entries: &[Entry]) -> Result<(), LogError> {
+        if self.unsynced {
+            // A frame that stands behind another says that the other was synced.
+            self.sync()?;
         }
-        let offset = self.offset;
-        let written = self.current.write_at(offset, bytes);
-        written.map_err(|e| LogError::io("write", &self.current_name(), &e))?;
-        self.offset += bytes.len() as u64;
+        let frame_of = |salt| {
+            frame(salt, self.last_seq + 1, entries, PAYLOAD_BYTES_MAX)
+                .map_err(|bytes| LogError::TooLarge { bytes, bytes_max: PAYLOAD_BYTES_MAX })
+        };
+        let mut bytes = frame_of(self.current.salt);
+        if let Ok(fitting) = &bytes
+            && self.current.offset + fitting.len() as u64 > self.current.capacity
+        {
+            let capacity = self.options.segment_bytes.max((HEADER_BYTES + fitting.len()) as u64);
+            let spare = match self.spare.take() {
+                Some(spare) if capacity == self.options.segment_bytes => spare,
+                // Nothing was written yet: a full disk leaves the log as it was.
+                _ => make_spare(&self.files, capacity)?,
+            };
+            let begun = begin(&self.files, spare, self.last_seq + 1, capacity);
+            self.current = self.poison(begun)?;
+            self.segments.insert(self.last_seq + 1, self.current.offset);
+            bytes = frame(self.current.salt, self.last_seq + 1, entries, PAYLOAD_BYTES_MAX)
+                .map_err(|bytes| LogError::TooLarge { bytes, bytes_max: PAYLOAD_BYTES_MAX });
+        }
+        let bytes = self.poison(bytes)?;
+        self.unsynced = true;
+        let written = self.current.file.write_at(self.current.offset, &bytes);
+        let written = written.map_err(|e| LogError::io("write", &self.current_name(), &e));
+        self.poison(written)?;
+        self.current.offset += bytes.len() as u64;
         if let Some(used) = self.segments.values_mut().next_back() {
-            *used = self.offset;
+            *used = self.current.offset;
         }
-        Ok(())
-    }
-
-    fn next_segment(&mut self, frame_bytes: u64) -> Result<(), LogError> {
-        let capacity = self.options.segment_bytes.max(HEADER_BYTES as u64 + frame_bytes);
-        if !self.spare || capacity > self.options.segment_bytes {
-            make_spare(&self.files, capacity)?;
-        }
-        self.spare = false;
-        let first_seq = self.last_seq + 1;
-        self.current = activate(&self.files, first_seq)?;
-        self.offset = HEADER_BYTES as u64;
-        self.capacity = capacity;
-        self.segments.insert(first_seq, self.offset);
         Ok(())
     }
 }
@@ -223,20 +176,19 @@ impl<F: Files> DiskLog<F> {
 impl<F: Files> Log for DiskLog<F> {
     fn append(&mut self, entries: &[Entry]) -> Result<u64, LogError> {
         self.check()?;
-        if entries.is_empty() {
-            return Ok(self.last_seq);
+        if !entries.is_empty() {
+            self.write(entries)?;
+            self.last_seq += entries.len() as u64;
         }
-        let bytes = frame(self.last_seq + 1, entries);
-        let written = self.write(&bytes);
-        self.poison(written)?;
-        self.last_seq += entries.len() as u64;
         Ok(self.last_seq)
     }
 
     fn sync(&mut self) -> Result<(), LogError> {
         self.check()?;
-        let synced = self.current.sync().map_err(|e| LogError::io("sync", &self.current_name(), &e));
-        self.poison(synced)
+        let synced = self.current.file.sync().map_err(|e| LogError::io("sync", &self.current_name(), &e));
+        self.poison(synced)?;
+        self.unsynced = false;
+        Ok(())
     }
 
     fn last_seq(&self) -> u64 {
@@ -245,44 +197,50 @@ impl<F: Files> Log for DiskLog<F> {
 
     fn reserve(&mut self) -> Result<(), LogError> {
         self.check()?;
-        if !self.spare {
-            make_spare(&self.files, self.options.segment_bytes)?;
-            self.spare = true;
+        if self.spare.is_none() {
+            self.spare = Some(make_spare(&self.files, self.options.segment_bytes)?);
         }
         Ok(())
+    }
+
+    fn reserved_bytes(&self) -> u64 {
+        let spare = self.spare.as_ref().map_or(0, |_| self.options.segment_bytes - HEADER_BYTES as u64);
+        // A frame is never divided, and the end of a segment may stay unused.
+        spare.max(self.current.capacity.saturating_sub(self.current.offset))
     }
 
     fn install_snapshot(&mut self, seq: u64) -> Result<(), LogError> {
         self.check()?;
         let name = snapshot_name(seq);
-        let io = |operation: &'static str, file: &str, e| LogError::io(operation, file, &e);
-        self.files.rename(SNAPSHOT_TMP, &name).map_err(|e| io("rename", &name, e))?;
-        self.files.sync_directory().map_err(|e| io("sync", "the directory", e))?;
-        let mut bytes = 0_u64;
-        let mut reader = self.files.read(&name).map_err(|e| io("read", &name, e))?;
-        let mut buffer = alloc::vec![0; 1 << 16];
-        while let Ok(n @ 1..) = reader.read(&mut buffer) {
-            bytes += n as u64;
-        }
-        let old = self.snapshot.replace((seq, bytes));
-        if let Some((old, _)) = old
+        let files = self.files.clone();
+        let io = |operation: &'static str, file: &str, e: &io::Error| {
+            LogError::io(operation, &files.shown(file), e)
+        };
+        self.files.rename(SNAPSHOT_TMP, &name).map_err(|e| io("rename", SNAPSHOT_TMP, &e))?;
+        self.files.sync_directory().map_err(|e| io("sync", "", &e))?;
+        let bytes = self.files.len(&name).map_err(|e| io("stat", &name, &e))?;
+        let mut superfluous = Vec::new();
+        if let Some((old, _)) = self.snapshot.replace((seq, bytes))
             && old != seq
         {
-            self.files.remove(&snapshot_name(old)).map_err(|e| io("remove", "a snapshot", e))?;
+            superfluous.push(snapshot_name(old));
         }
         while let Some(first) = self.segments.keys().next().copied()
-            && self.segments.keys().nth(1).is_some_and(|second| *second <= seq + 1)
+            && self.segments.keys().nth(1).is_some_and(|second| *second <= seq.saturating_add(1))
         {
-            let name = segment_name(first);
-            self.files.remove(&name).map_err(|e| io("remove", &name, e))?;
+            superfluous.push(segment_name(first));
             self.segments.remove(&first);
+        }
+        for name in superfluous {
+            self.files.remove(&name).map_err(|e| io("remove", &name, &e))?;
         }
         Ok(())
     }
 
     fn snapshot_writer(&self, seq: u64, entries: Vec<Entry>) -> SnapshotJob {
-        let (files, frame_bytes_max) = (self.files.clone(), self.options.snapshot_frame_bytes);
-        Box::new(move || write_snapshot(&files, seq, &entries, frame_bytes_max))
+        let (files, closed) = (self.files.clone(), self.closed.clone());
+        let frame_bytes = self.options.snapshot_frame_bytes;
+        Box::new(move || write_snapshot(&files, seq, &entries, frame_bytes, &closed))
     }
 
     fn log_bytes(&self) -> u64 {
@@ -294,218 +252,127 @@ impl<F: Files> Log for DiskLog<F> {
     }
 
     fn close(&mut self) -> Result<(), LogError> {
+        self.closed.store(true, Ordering::Relaxed);
         self.check()?;
-        let bytes = frame(self.last_seq + 1, &[]);
-        let written = self.write(&bytes);
-        self.poison(written)?;
+        self.write(&[])?;
         self.sync()
     }
 }
 
-fn seq_of(name: &str, suffix: &str) -> Option<u64> {
-    let digits = name.strip_suffix(suffix).filter(|d| d.len() == 16)?;
-    u64::from_str_radix(digits, 16).ok()
+impl<F: Files> Drop for DiskLog<F> {
+    fn drop(&mut self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
 }
 
-fn segment_name(first_seq: u64) -> String {
+fn seq_of(name: &str, suffix: &str) -> Option<u64> {
+    let seq = u64::from_str_radix(name.strip_suffix(suffix)?, 16).ok()?;
+    // Entries are counted from 1, and one number has one name: others are not of a log.
+    (seq > 0 && name == format!("{seq:016x}{suffix}")).then_some(seq)
+}
+
+pub(super) fn segment_name(first_seq: u64) -> String {
     format!("{first_seq:016x}.log")
 }
 
-fn snapshot_name(seq: u64) -> String {
+pub(super) fn segment_seq(name: &str) -> Option<u64> {
+    seq_of(name, ".log")
+}
+
+pub(super) fn snapshot_name(seq: u64) -> String {
     format!("{seq:016x}.snap")
 }
 
-fn make_spare<F: Files>(files: &F, bytes: u64) -> Result<(), LogError> {
-    files
-        .create(SPARE, bytes)
-        .and_then(|mut f| f.sync())
-        .map_err(|e| LogError::io("reserve space for", SPARE, &e))
+pub(super) fn snapshot_seq(name: &str) -> Option<u64> {
+    seq_of(name, ".snap")
+}
+
+/// Whether a file belongs to a log.
+pub(super) fn is_of_store(name: &str) -> bool {
+    name == SPARE || name == SNAPSHOT_TMP || segment_seq(name).or_else(|| snapshot_seq(name)).is_some()
+}
+
+fn make_spare<F: Files>(files: &F, bytes: u64) -> Result<F::File, LogError> {
+    let bytes = bytes.next_multiple_of(ALIGN as u64);
+    let go = || {
+        let mut file = files.create(SPARE, bytes)?;
+        file.sync()?;
+        Ok(file)
+    };
+    go().map_err(|e| LogError::io("reserve space for", &files.shown(SPARE), &e))
+}
+
+/// The spare file that was left by the last opener, if it is whole and unwritten: on a full disk no other can be had.
+fn reuse_spare<F: Files>(files: &F, bytes: u64) -> Option<F::File> {
+    if files.len(SPARE).ok()? != bytes {
+        return None;
+    }
+    let mut reader = files.read(SPARE).ok()?;
+    let mut buffer = alloc::vec![0; 1 << 16];
+    loop {
+        match reader.read(&mut buffer).ok()? {
+            0 => break,
+            n if buffer.get(..n)?.iter().any(|b| *b != 0) => return None,
+            _ => {}
+        }
+    }
+    let mut file = files.open(SPARE).ok()?;
+    file.sync().ok()?;
+    Some(file)
 }
 
 /// Makes the spare file the segment that begins with `first_seq`. Its header is durable before its name is.
-fn activate<F: Files>(files: &F, first_seq: u64) -> Result<F::File, LogError> {
+fn begin<F: Files>(
+    files: &F,
+    mut file: F::File,
+    first_seq: u64,
+    capacity: u64,
+) -> Result<Segment<F::File>, LogError> {
     let name = segment_name(first_seq);
     let go = || {
-        let mut file = files.open(SPARE)?;
-        file.write_at(0, &header(LOG_MAGIC, first_seq))?;
+        let capacity = capacity.next_multiple_of(ALIGN as u64);
+        let header = Header { salt: files.salt()?, seq: first_seq, file_bytes: capacity };
+        file.write_at(0, &header.encode(LOG_MAGIC))?;
         file.sync()?;
         files.rename(SPARE, &name)?;
         files.sync_directory()?;
-        Ok(file)
+        Ok(Segment { file, salt: header.salt, offset: HEADER_BYTES as u64, capacity })
     };
-    go().map_err(|e| LogError::io("begin segment", &name, &e))
+    go().map_err(|e| LogError::io("begin segment", &files.shown(&name), &e))
 }
 
-fn write_snapshot<F: Files>(
-    files: &F,
-    seq: u64,
-    entries: &[Entry],
-    frame_bytes_max: usize,
-) -> Result<(), LogError> {
-    let go = || {
-        let mut file = files.create(SNAPSHOT_TMP, 0)?;
-        let mut offset = 0;
-        let mut put = |bytes: &[u8]| {
-            file.write_at(offset, bytes)?;
-            offset += bytes.len() as u64;
-            Ok::<(), std::io::Error>(())
-        };
-        put(&header(SNAPSHOT_MAGIC, seq))?;
-        let (mut first, mut rest) = (1, entries);
-        while !rest.is_empty() {
-            let mut bytes = 0;
-            let fit = rest.iter().take_while(|e| {
-                bytes += approximate_bytes(e);
-                bytes <= frame_bytes_max
-            });
-            let (some, later) = rest.split_at(fit.count().clamp(1, rest.len()));
-            put(&frame(first, some))?;
-            first += some.len() as u64;
-            rest = later;
-        }
-        put(&frame(first, &[]))?;
-        file.sync()
-    };
-    go().map_err(|e| LogError::io("write", SNAPSHOT_TMP, &e))
+/// Makes the end of the log one that can be written behind.
+fn repair<F: Files>(files: &F, tail: Tail) -> Result<Segment<F::File>, LogError> {
+    let Tail { name, salt, offset, capacity, torn_to, frame } = tail;
+    let fail = |operation, e| LogError::io(operation, &files.shown(&name), &e);
+    let mut file = files.open(&name).map_err(|e| fail("open", e))?;
+    if let Some((at, frame)) = frame {
+        // If its sync failed, it was read from memory: the system took the pages for clean and forgot to write them.
+        // Written again it is dirty again, before anything stands behind it.
+        file.write_at(at, &frame).and_then(|()| file.sync()).map_err(|e| fail("write the tail of", e))?;
+    }
+    let zeros = alloc::vec![0; 1 << 16];
+    let mut at = offset;
+    // Zeros instead of what was torn, so that it can never be read as a frame behind a later one.
+    while at < torn_to {
+        let some = usize::try_from(torn_to - at).map_or(zeros.len(), |n| n.min(zeros.len()));
+        file.write_at(at, zeros.get(..some).unwrap_or_default()).map_err(|e| fail("cut the tail of", e))?;
+        at += some as u64;
+    }
+    if offset < torn_to {
+        file.sync().map_err(|e| fail("cut the tail of", e))?;
+    }
+    Ok(Segment { file, salt, offset, capacity })
 }
 
-/// About how many bytes an entry takes, for grouping.
+/// About how many bytes an entry takes, for grouping; never fewer than it takes in a frame of its own.
 pub(crate) fn approximate_bytes(entry: &Entry) -> usize {
     match entry {
-        Entry::Commit(c) => c.changes.iter().map(|c| 64 + c.kv.key.len() + c.kv.value.len()).sum(),
+        Entry::Commit(c) => {
+            2 * FRAME_HEADER_BYTES
+                + c.changes.iter().map(|c| 64 + c.kv.key.len() + c.kv.value.len()).sum::<usize>()
+        }
         Entry::Base(kv) => 64 + kv.key.len() + kv.value.len(),
         _ => 64,
     }
-}
-
-/// Reads a snapshot frame by frame and returns its bytes. It must be whole: it was synced before it got its name.
-fn read_snapshot<F: Files>(
-    files: &F,
-    seq: u64,
-    replay: &mut dyn FnMut(Entry) -> Result<(), LogError>,
-) -> Result<u64, LogError> {
-    let name = snapshot_name(seq);
-    let io = |e| LogError::io("read", &name, &e);
-    let mut reader = files.read(&name).map_err(io)?;
-    let mut buffer = Vec::new();
-    let mut fill = |buffer: &mut Vec<u8>, bytes: usize| {
-        buffer.clear();
-        reader.by_ref().take(bytes as u64).read_to_end(buffer)
-    };
-    fill(&mut buffer, HEADER_BYTES).map_err(io)?;
-    if parse_header(&name, SNAPSHOT_MAGIC, &buffer)? != seq {
-        return Err(LogError::corrupt(&name, 0, "the header names another snapshot"));
-    }
-    let (mut offset, mut next) = (HEADER_BYTES as u64, 1);
-    loop {
-        let corrupt = |detail: &str| LogError::corrupt(&name, offset, detail);
-        fill(&mut buffer, FRAME_HEADER_BYTES).map_err(io)?;
-        let payload_bytes = buffer.get(..4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
-        let padded = (FRAME_HEADER_BYTES + payload_bytes as usize).next_multiple_of(ALIGN);
-        let mut body = Vec::new();
-        fill(&mut body, padded - FRAME_HEADER_BYTES).map_err(io)?;
-        buffer.append(&mut body);
-        let Parsed::Frame { first_seq, count, payload, bytes } = parse(&buffer) else {
-            return Err(corrupt("a frame is damaged"));
-        };
-        if first_seq != next || bytes != buffer.len() {
-            return Err(corrupt("a frame is out of order"));
-        }
-        for entry in codec::decode(payload, count).ok_or_else(|| corrupt("a frame cannot be decoded"))? {
-            replay(entry)?;
-        }
-        offset += bytes as u64;
-        next += u64::from(count);
-        if count == 0 {
-            return Ok(offset);
-        }
-    }
-}
-
-/// The end of the log.
-struct Tail {
-    name: String,
-    offset: u64,
-    capacity: u64,
-    /// Whether something torn stands behind it.
-    cut: bool,
-    /// Where the last frame begins, and what it is.
-    frame: Option<(u64, Vec<u8>)>,
-}
-
-struct Reader<'a, F> {
-    files: &'a F,
-    covered: u64,
-    last_seq: u64,
-    segments: BTreeMap<u64, u64>,
-}
-
-impl<F: Files> Reader<'_, F> {
-    fn segment(
-        &mut self,
-        seq: u64,
-        last: bool,
-        replay: &mut dyn FnMut(Entry) -> Result<(), LogError>,
-    ) -> Result<Option<Tail>, LogError> {
-        let name = segment_name(seq);
-        let mut bytes = Vec::new();
-        let mut reader = self.files.read(&name).map_err(|e| LogError::io("read", &name, &e))?;
-        reader.read_to_end(&mut bytes).map_err(|e| LogError::io("read", &name, &e))?;
-        if parse_header(&name, LOG_MAGIC, &bytes)? != seq {
-            return Err(LogError::corrupt(&name, 0, "the header names another segment"));
-        }
-        if !self.segments.is_empty() && seq != self.last_seq + 1 {
-            let detail = format!("entry {} should come first", self.last_seq + 1);
-            return Err(LogError::corrupt(&name, 0, detail));
-        }
-        self.last_seq = seq - 1;
-        let (mut offset, mut cut, mut frame) = (HEADER_BYTES, false, None);
-        loop {
-            let rest = bytes.get(offset..).unwrap_or_default();
-            let corrupt = |detail: &str| LogError::corrupt(&name, offset as u64, detail);
-            match parse(rest) {
-                Parsed::Frame { first_seq, count, payload, bytes } => {
-                    if first_seq != self.last_seq + 1 {
-                        return Err(corrupt("a frame is out of order"));
-                    }
-                    let entries = codec::decode(payload, count);
-                    for entry in entries.ok_or_else(|| corrupt("a frame cannot be decoded"))? {
-                        self.last_seq += 1;
-                        if self.last_seq > self.covered {
-                            replay(entry)?;
-                        }
-                    }
-                    frame = rest.get(..bytes).map(|f| (offset as u64, f));
-                    offset += bytes;
-                }
-                Parsed::Unwritten | Parsed::Damaged if !last && rest.iter().any(|b| *b != 0) => {
-                    return Err(corrupt("a frame is damaged"));
-                }
-                _ if frame_behind(rest, self.last_seq) => {
-                    return Err(corrupt("a frame is damaged and valid frames stand behind it"));
-                }
-                _ => {
-                    cut = rest.iter().any(|b| *b != 0);
-                    break;
-                }
-            }
-            if offset >= bytes.len() {
-                break;
-            }
-        }
-        self.segments.insert(seq, offset as u64);
-        let capacity = bytes.len() as u64;
-        let frame = frame.map(|(at, f)| (at, f.to_vec()));
-        Ok(last.then_some(Tail { name, offset: offset as u64, capacity, cut, frame }))
-    }
-}
-
-/// Whether a valid frame that follows `last_seq` stands anywhere in `bytes`.
-fn frame_behind(bytes: &[u8], last_seq: u64) -> bool {
-    (ALIGN..bytes.len()).step_by(ALIGN).any(|at| {
-        let rest = bytes.get(at..).unwrap_or_default();
-        // The zero word comes first, so that unwritten space is passed quickly.
-        rest.get(..8).is_some_and(|w| w.iter().any(|b| *b != 0))
-            && matches!(parse(rest), Parsed::Frame { first_seq, .. } if first_seq > last_seq)
-    })
 }

@@ -3,10 +3,12 @@
 //! # Format
 //! A directory holds *segments* (`<first sequence number>.log`), at most one current *snapshot* (`<last sequence
 //! number>.snap`), a `spare.log` that reserves space for the next segment, and `LOCK`. Every file begins with a header
-//! of 32 bytes: magic (8), version (u32), zero (u32), sequence number (u64), crc32c of those 24 bytes (u32), zero (u32);
-//! all numbers are little-endian. Then follow *frames*, each aligned to 8 bytes: payload length (u32), crc32c of all
-//! other bytes of the frame (u32), sequence number of the first entry (u64), number of entries (u32), zero (u32), payload.
+//! of 32 bytes, which has this shape in every version: magic (8), version (u32), salt (u32), sequence number (u64), length
+//! of the file in units of 8 bytes (u32; 0 for a snapshot), crc32c of those 28 bytes (u32); all numbers are
+//! little-endian. Then follow *frames*, each aligned to 8 bytes: payload length (u32), crc32c of all other bytes of the
+//! frame, begun with the salt (u32), sequence number of the first entry (u64), number of entries (u32), one (u32), payload.
 //! A frame is what one sync makes durable. A frame of no entries closes a snapshot, and a log that was closed orderly.
+//! The salt is random: a value that looks like frames is never taken for some.
 //!
 //! # Rules
 //! * Frame *n + 1* is written only after frame *n* is synced. So in the last segment a damaged frame with no valid frame
@@ -15,6 +17,10 @@
 //! * Space for a segment is reserved before it is needed. When the reservation fails, writes are refused before they
 //!   change anything, and what is in flight still fits.
 //! * After a failed write or sync the state of the disk is unknown: the log is poisoned for good.
+//! * A name is durable before anything relies on it: a segment's header before its name, its name before its frames; a
+//!   snapshot's bytes before its name, its name before what it replaces is removed.
+//! * A segment is as long as its header says, so that a cut file is told from an unwritten one. What no checksum can tell
+//!   is a whole tail that reads as zeros.
 //!
 //! ```
 //! use icp_store::log::{DiskLog, Log, LogOptions, SimFiles};
@@ -36,6 +42,8 @@ mod error;
 mod files;
 mod frame;
 mod memory;
+mod recover;
+mod snapshot;
 
 #[cfg(test)]
 mod tests;
@@ -54,7 +62,8 @@ pub trait Log: Send {
     /// last one.
     ///
     /// # Errors
-    /// Any error poisons the log: it is unknown what stands on the disk.
+    /// After [`LogError::NoSpace`] the log is as it was, and the same entries can be appended later, unless the device
+    /// filled up within what was reserved. Any other error poisons the log: it is unknown what stands on the disk.
     fn append(&mut self, entries: &[Entry]) -> Result<u64, LogError>;
 
     /// Makes everything that was appended durable.
@@ -73,15 +82,18 @@ pub trait Log: Send {
     /// hold can still be appended.
     fn reserve(&mut self) -> Result<(), LogError>;
 
+    /// Bytes that can be appended whatever happens to the space of the device.
+    fn reserved_bytes(&self) -> u64;
+
     /// Puts a snapshot that was written with [`Log::snapshot_writer`] into force and forgets the segments that it makes
     /// superfluous. All entries that it covers must be durable.
     ///
     /// # Errors
-    /// [`LogError::Io`]; the log goes on without the snapshot.
+    /// [`LogError::Io`]; the log goes on, without the snapshot unless it was a superfluous file that could not be removed.
     fn install_snapshot(&mut self, seq: u64) -> Result<(), LogError>;
 
     /// A job that writes and syncs a snapshot of `entries` beside the log; it may run in another thread while the log
-    /// goes on. `seq` is the last entry that the snapshot covers.
+    /// goes on. `seq` is the last entry that the snapshot covers. When the log is closed, the job ends soon with an error.
     fn snapshot_writer(&self, seq: u64, entries: alloc::vec::Vec<Entry>) -> SnapshotJob;
 
     /// Bytes of log that a snapshot could replace.

@@ -134,7 +134,6 @@ fn a_failed_sync_poisons_for_good() {
     assert_eq!(store.lease_ids(), Vec::<i64>::new());
 }
 
-/// Space is reserved before it is needed: a full disk is noticed while what is in flight still fits.
 #[test]
 fn what_a_failed_sync_forgot_is_written_again_before_more_stands_behind_it() {
     let files = SimFiles::new(3);
@@ -159,6 +158,7 @@ fn what_a_failed_sync_forgot_is_written_again_before_more_stands_behind_it() {
     }
 }
 
+/// Space is reserved before it is needed: a full disk is noticed while what is in flight still fits.
 #[test]
 fn a_full_disk_is_noticed_before_it_hurts() {
     let files = SimFiles::new(1);
@@ -257,19 +257,59 @@ fn the_bytes_are_those_of_version_1() {
     p.lease = 7;
     store.txn(Time::ZERO, &txn).unwrap();
     log.append(&store.take_entries()).unwrap();
-    let mut bytes = Vec::new();
-    files.read("0000000000000001.log").unwrap().read_to_end(&mut bytes).unwrap();
+    let bytes = files.bytes("0000000000000001.log").unwrap();
     let hex: Vec<String> =
         bytes[..72].chunks(8).map(|w| w.iter().map(|b| format!("{b:02x}")).collect()).collect();
     expect_test::expect![[r#"
         69637073746c6f67
+        010000009e1051bf
         0100000000000000
-        0100000000000000
-        7fcf17f300000000
-        0d0000006ab62611
+        00020000fdbaf8f2
+        0d0000000614cd62
         0100000000000000
         0200000001000000
         02073c0102010101
         6b02070176000000"#]]
     .assert_eq(&hex.join("\n"));
+}
+
+/// Two frames without a sync between them would make damage of the first look like damage before the tail, and a change
+/// of segments would leave the first without any sync.
+#[test]
+fn what_was_appended_before_is_synced_first() {
+    let files = SimFiles::new(1);
+    let (mut log, _) = open(files.clone()).unwrap();
+    for id in 1..=300 {
+        log.append(&[Entry::LeaseGrant { id, ttl_secs: 60 }]).unwrap();
+    }
+    log.sync().unwrap();
+    for _ in 0..8 {
+        let (_, store) = open(files.crash()).unwrap();
+        assert_eq!(store.lease_ids().len(), 300);
+    }
+}
+
+/// A value may hold the bytes of a log, with sequence numbers far ahead. Torn in front of them it is still a torn tail.
+#[test]
+fn a_value_that_looks_like_frames_is_not_taken_for_some() {
+    let files = SimFiles::new(1);
+    let (mut log, mut store) = open(files.clone()).unwrap();
+    let lure = frame::frame(0, 1_000, &[Entry::LeaseGrant { id: 1, ttl_secs: 60 }], 1 << 20).unwrap();
+    // At one of eight offsets the frame is aligned in the file.
+    let value: Vec<u8> = (0..8).flat_map(|n| [vec![b'x'; n], lure.clone()].concat()).collect();
+    let txn = Txn { success: vec![Op::Put(PutRequest::new("k", value))], ..Txn::default() };
+    store.txn(Time::ZERO, &txn).unwrap();
+    log.append(&store.take_entries()).unwrap();
+    log.sync().unwrap();
+    assert!(files.flip_bit("0000000000000001.log", 32 + 10, 1));
+    assert_eq!(open(files).unwrap().1.visible(), 1);
+}
+
+/// A frame that could be written but never read again must not be acknowledged.
+#[test]
+fn a_frame_has_a_largest_payload() {
+    let kv = icp_core::storage::KeyValue { value: vec![0; 100].into(), version: 1, ..Default::default() };
+    let entry = [Entry::Base(alloc::sync::Arc::new(crate::mvcc::Version { kv, sub: 0 }))];
+    let bytes = frame::frame(0, 1, &entry, usize::MAX).unwrap().len() - frame::FRAME_HEADER_BYTES;
+    assert!(matches!(frame::frame(0, 1, &entry, 99), Err(payload) if (100..=bytes).contains(&payload)));
 }

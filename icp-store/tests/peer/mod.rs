@@ -75,3 +75,11 @@ pub fn temp_dir(name: &str) -> PathBuf {
     std::fs::create_dir_all(&dir).unwrap();
     dir
 }
+
+/// An amount of work: `default`, or with `ICP_DEEP` its number, or `deep` if it is no number above 1.
+pub fn deep(default: u64, deep: u64) -> u64 {
+    match std::env::var("ICP_DEEP") {
+        Ok(number) => number.parse().ok().filter(|n| *n > 1).unwrap_or(deep),
+        Err(_) => default,
+    }
+}
