@@ -7,7 +7,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use icp_core::base::Time;
 use icp_core::storage::{KeyRange, Op, PutRequest, RangeRequest, Storage, Txn, WatchRequest};
 use icp_store::watch::Polled;
@@ -111,6 +111,41 @@ fn watch(c: &mut Criterion) {
     group.finish();
 }
 
+/// Kubernetes renews a lease for each node every ten seconds: 100,000 nodes are 10,000 renewals a second.
+fn leases(c: &mut Criterion) {
+    const LEASES: u64 = 100_000;
+    let mut group = c.benchmark_group("store/leases");
+    group.throughput(Throughput::Elements(1)).sample_size(20).measurement_time(Duration::from_secs(2));
+    let mut store = Store::new(Config::default());
+    for id in 1..=LEASES {
+        store.lease_grant(Time::ZERO, id as i64, 40 + (id % 3_600) as i64).unwrap();
+    }
+    store.take_entries();
+    let mut n = 0;
+    group.bench_function("renew one of 100,000 leases", |b| {
+        b.iter(|| {
+            n += 1;
+            let id = (n * 7_919 % LEASES + 1) as i64;
+            store.lease_keep_alive(Time::from_micros(n as i64), id).unwrap();
+        });
+    });
+    group.throughput(Throughput::Elements(LEASES));
+    group.bench_function("let 100,000 leases with a key each run out at once", |b| {
+        let granted = || {
+            let mut store = Store::new(Config::default());
+            for id in 1..=LEASES as i64 {
+                store.lease_grant(Time::ZERO, id, 40).unwrap();
+                let put = PutRequest { lease: id, ..PutRequest::new(format!("/registry/events/{id}"), "x") };
+                store.txn(Time::ZERO, &Txn { success: vec![Op::Put(put)], ..Txn::default() }).unwrap();
+            }
+            store.take_entries();
+            store
+        };
+        b.iter_batched(granted, |mut store| store.tick(Time::from_secs(41)), BatchSize::PerIteration);
+    });
+    group.finish();
+}
+
 fn durable(c: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let mut group = c.benchmark_group("store/durable");
@@ -155,5 +190,5 @@ fn durable(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, memory, watch, durable);
+criterion_group!(benches, memory, watch, leases, durable);
 criterion_main!(benches);

@@ -372,7 +372,7 @@ async fn sequence(n: u64, theirs: &Client) -> usize {
 async fn random_sequences_get_the_answers_of_etcd() {
     let Some(etcd) = peer::Etcd::start() else { return };
     let theirs = Client::new(&[&etcd.url], ClientOptions::default()).unwrap();
-    let sequences = if std::env::var_os("ICP_DEEP").is_some() { 10_000 } else { 500 };
+    let sequences = peer::deep(500, 10_000);
     let mut compared = 0;
     for n in 0..sequences {
         compared += sequence(n, &theirs).await;

@@ -69,7 +69,8 @@ pub struct DiskStats {
 /// compaction and lease expiry go on within a reserve, and all goes on within about a second after space has returned. A
 /// failed write or sync poisons the store: writes are refused until it is opened again, reads of what is durable go on.
 ///
-/// Leases are durable; their time starts again from full when the store is opened, as in etcd without checkpoints.
+/// Leases are durable. When the store is opened their time starts again from full, or from the last checkpoint of those
+/// that live long ([`Config::lease_checkpoint_interval_secs`]).
 /// Clones share the store; it is closed when the last one is dropped.
 ///
 /// ```
@@ -248,7 +249,14 @@ impl Storage for Disk {
 
     async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseTtl, StorageError> {
         let now = self.owner.clock.now();
-        self.owner.shared.change(|store| store.lease_keep_alive(now, id))
+        let (renewed, logged) = self.owner.shared.change(|store| {
+            let renewed = store.lease_keep_alive(now, id);
+            (renewed, store.has_entries().then(|| self.owner.queue.push(store)))
+        });
+        if let Some(seq) = logged {
+            self.durable(seq).await?;
+        }
+        renewed
     }
 
     async fn lease_revoke(&self, id: LeaseId) -> Result<(), StorageError> {

@@ -48,9 +48,10 @@ impl Memory {
         Self::with_config(Config::default())
     }
 
-    /// An empty store.
+    /// An empty store. It has no log, so that it notes nothing for one.
     #[must_use]
     pub fn with_config(config: Config) -> Self {
+        let config = Config { lease_checkpoint_interval_secs: 0, ..config };
         Self { shared: Arc::new(Shared::new(Store::new(config))), now_micros: Arc::default() }
     }
 
@@ -62,7 +63,7 @@ impl Memory {
         config: Config,
         entries: impl IntoIterator<Item = Entry>,
     ) -> Result<Self, StorageError> {
-        let mut store = Store::new(config);
+        let mut store = Store::new(Config { lease_checkpoint_interval_secs: 0, ..config });
         entries.into_iter().try_for_each(|entry| store.replay(Time::ZERO, &entry))?;
         Ok(Self { shared: Arc::new(Shared::new(store)), now_micros: Arc::default() })
     }

@@ -155,3 +155,44 @@ fn a_directory_has_one_opener_and_is_private() {
     drop(Disk::open(&dir, DiskOptions::default()).unwrap());
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+#[test]
+fn alarms_checkpoints_and_places_are_read_back_from_the_disk() {
+    use crate::log::{DiskLog, Log};
+    use crate::store::{Config, Entry, Store};
+    use icp_core::storage::AlarmKind;
+
+    let mut store = Store::new(Config::default());
+    store.lease_grant(Time::ZERO, 1, 3_600).unwrap();
+    let both = Txn { success: [put("a", "1"), put("b", "1")].map(|t| t.success).concat(), ..Txn::default() };
+    store.txn(Time::ZERO, &both).unwrap();
+    store.txn(Time::ZERO, &put("a", "2")).unwrap();
+    store.publish_all();
+    store.compact(3).unwrap();
+    store.set_alarm(AlarmKind::Corrupt, true);
+    let mut entries = store.take_entries();
+    entries.push(Entry::LeaseCheckpoint { id: 1, left_secs: 100 });
+    for entries in [entries.clone(), {
+        let mut again = Store::new(Config::default());
+        entries.iter().for_each(|e| again.replay(Time::ZERO, e).unwrap());
+        again.snapshot()
+    }] {
+        let files = SimFiles::new(3);
+        let mut log = DiskLog::open(files.clone(), small().log, &mut |_| Ok(())).unwrap();
+        log.append(&entries).unwrap();
+        log.sync().unwrap();
+        drop(log);
+        let disk = Disk::open_files(files, small()).unwrap();
+        block_on(async {
+            assert!((99..=100).contains(&disk.lease_status(1).await.unwrap().ttl_secs));
+            assert_eq!(disk.alarms().await.unwrap(), [AlarmKind::Corrupt]);
+            assert_eq!(disk.txn(put("a", "3")).await, Err(StorageError::CorruptAlarm));
+            assert_eq!(disk.hash_kv(0).await.unwrap(), store.hash_view(0).unwrap().hash());
+            let places: Vec<_> =
+                disk.snapshot().await.unwrap().versions.map(|v| (v.kv.mod_revision, v.sub)).collect();
+            assert_eq!(places, [(2, 1), (3, 0)]);
+            assert!(disk.set_alarm(AlarmKind::Corrupt, false).await.unwrap());
+            disk.txn(put("a", "3")).await.unwrap();
+        });
+    }
+}

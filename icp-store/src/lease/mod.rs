@@ -3,11 +3,15 @@
 //! The time is an input. A lease that has run out is reported by [`Leases::expired`]; it stays, with its keys, until
 //! it is revoked, but can no longer be renewed, as in etcd.
 //!
+//! Renewals are not logged, so that a lease begins with its full time to live again after a restart. What is left of a
+//! lease that lives long without a renewal is logged from time to time ([`Leases::due_checkpoints`]), and only the first
+//! renewal after that is logged too: a restart never ends a lease earlier than its last renewal promised.
+//!
 //! ```
 //! use icp_core::base::{Duration, Time};
 //! use icp_store::lease::Leases;
 //!
-//! let mut leases = Leases::new(2);
+//! let mut leases = Leases::new(2, 0);
 //! leases.grant(Time::ZERO, 7, 10)?;
 //! assert_eq!(leases.deadline(), Some(Time::from_secs(10)));
 //! leases.keep_alive(Time::from_secs(9), 7)?;
@@ -32,7 +36,26 @@ pub const TTL_SECS_MAX: i64 = 9_000_000_000;
 struct Lease {
     ttl_secs: i64,
     expiry: Time,
+    /// What is left was logged, and no renewal since.
+    checkpointed: bool,
     keys: BTreeSet<Bytes>,
+}
+
+impl Lease {
+    /// Whole seconds until it ends, rounded up.
+    fn left_secs(&self, now: Time) -> i64 {
+        let left = self.expiry.since(now);
+        i64::try_from(left.as_secs() + u64::from(left.subsec_nanos() > 0)).unwrap_or(TTL_SECS_MAX)
+    }
+}
+
+/// A renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renewed {
+    /// The lease.
+    pub lease: LeaseTtl,
+    /// A checkpoint was logged before: the renewal must be logged as one too.
+    pub log: bool,
 }
 
 /// All leases.
@@ -40,14 +63,23 @@ struct Lease {
 pub struct Leases {
     by_id: BTreeMap<LeaseId, Lease>,
     timers: TimingWheel<LeaseId>,
+    checkpoints: TimingWheel<LeaseId>,
     ttl_secs_min: i64,
+    checkpoint_interval_secs: i64,
 }
 
 impl Leases {
-    /// No leases; shorter times to live than `ttl_secs_min` seconds are lengthened to it.
+    /// No leases; shorter times to live than `ttl_secs_min` seconds are lengthened to it. Leases that live longer than
+    /// `checkpoint_interval_secs` seconds without a renewal get a checkpoint that often; 0 for never.
     #[must_use]
-    pub const fn new(ttl_secs_min: i64) -> Self {
-        Self { by_id: BTreeMap::new(), timers: TimingWheel::new(), ttl_secs_min }
+    pub const fn new(ttl_secs_min: i64, checkpoint_interval_secs: i64) -> Self {
+        Self {
+            by_id: BTreeMap::new(),
+            timers: TimingWheel::new(),
+            checkpoints: TimingWheel::new(),
+            ttl_secs_min,
+            checkpoint_interval_secs,
+        }
     }
 
     /// Whether there is a lease `id`.
@@ -78,8 +110,9 @@ impl Leases {
         }
         let ttl_secs = ttl_secs.max(self.ttl_secs_min);
         let expiry = now + seconds(ttl_secs);
-        self.by_id.insert(id, Lease { ttl_secs, expiry, keys: BTreeSet::new() });
+        self.by_id.insert(id, Lease { ttl_secs, expiry, checkpointed: false, keys: BTreeSet::new() });
         self.timers.set(id, expiry);
+        self.schedule(now, id, ttl_secs);
         Ok(LeaseTtl { id, ttl_secs })
     }
 
@@ -87,15 +120,44 @@ impl Leases {
     ///
     /// # Errors
     /// [`StorageError::LeaseNotFound`] if there is none or if it has run out.
-    pub fn keep_alive(&mut self, now: Time, id: LeaseId) -> Result<LeaseTtl, StorageError> {
+    pub fn keep_alive(&mut self, now: Time, id: LeaseId) -> Result<Renewed, StorageError> {
         match self.by_id.get_mut(&id) {
             Some(lease) if lease.expiry > now => {
-                lease.expiry = now + seconds(lease.ttl_secs);
+                let ttl_secs = lease.ttl_secs;
+                lease.expiry = now + seconds(ttl_secs);
                 self.timers.set(id, lease.expiry);
-                Ok(LeaseTtl { id, ttl_secs: lease.ttl_secs })
+                let log = core::mem::take(&mut lease.checkpointed);
+                self.schedule(now, id, ttl_secs);
+                Ok(Renewed { lease: LeaseTtl { id, ttl_secs }, log })
             }
             _ => Err(StorageError::LeaseNotFound(id)),
         }
+    }
+
+    fn schedule(&mut self, now: Time, id: LeaseId, left_secs: i64) {
+        let interval = self.checkpoint_interval_secs;
+        if interval > 0 && left_secs > interval {
+            self.checkpoints.set(id, now + seconds(interval));
+        }
+    }
+
+    /// The leases whose checkpoint is due at `now`, with the seconds that are left of them, rounded up. They count as
+    /// logged.
+    pub fn due_checkpoints(&mut self, now: Time) -> Vec<(LeaseId, i64)> {
+        let mut due = Vec::new();
+        while let Some(id) = self.checkpoints.pop(now) {
+            let Some(lease) = self.by_id.get_mut(&id).filter(|l| l.expiry > now) else { continue };
+            lease.checkpointed = true;
+            let left_secs = lease.left_secs(now);
+            due.push((id, left_secs));
+            self.schedule(now, id, left_secs);
+        }
+        due
+    }
+
+    /// The leases of which a checkpoint is logged that no renewal has followed, with the seconds that are left of them.
+    pub fn checkpointed(&self, now: Time) -> impl Iterator<Item = (LeaseId, i64)> {
+        self.by_id.iter().filter(|(_, l)| l.checkpointed).map(move |(id, l)| (*id, l.left_secs(now)))
     }
 
     /// Sets what is left of a lease, as a checkpoint says; never more than a renewal gives.
@@ -104,8 +166,12 @@ impl Leases {
     /// [`StorageError::LeaseNotFound`].
     pub fn checkpoint(&mut self, now: Time, id: LeaseId, left_secs: i64) -> Result<(), StorageError> {
         let lease = self.by_id.get_mut(&id).ok_or(StorageError::LeaseNotFound(id))?;
-        lease.expiry = now + seconds(left_secs.clamp(0, lease.ttl_secs));
+        let left_secs = left_secs.clamp(0, lease.ttl_secs);
+        lease.expiry = now + seconds(left_secs);
+        lease.checkpointed = left_secs < lease.ttl_secs;
         self.timers.set(id, lease.expiry);
+        self.checkpoints.cancel(&id);
+        self.schedule(now, id, left_secs);
         Ok(())
     }
 
@@ -116,6 +182,7 @@ impl Leases {
     pub fn revoke(&mut self, id: LeaseId) -> Result<BTreeSet<Bytes>, StorageError> {
         let lease = self.by_id.remove(&id).ok_or(StorageError::LeaseNotFound(id))?;
         self.timers.cancel(&id);
+        self.checkpoints.cancel(&id);
         Ok(lease.keys)
     }
 
@@ -124,10 +191,10 @@ impl Leases {
         self.timers.expire(now)
     }
 
-    /// When the next lease runs out.
+    /// When the next lease runs out or the next checkpoint is due.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        self.timers.deadline()
+        self.timers.deadline().into_iter().chain(self.checkpoints.deadline()).min()
     }
 
     /// What is known of one lease.
@@ -176,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_lease_that_ran_out_cannot_be_renewed_but_still_exists() {
-        let mut leases = Leases::new(2);
+        let mut leases = Leases::new(2, 0);
         assert_eq!(leases.grant(Time::ZERO, 1, 0).unwrap().ttl_secs, 2);
         assert_eq!(leases.keep_alive(Time::from_secs(2), 1), Err(StorageError::LeaseNotFound(1)));
         assert!(leases.exists(1));
@@ -187,15 +254,35 @@ mod tests {
 
     #[test]
     fn grants_are_checked() {
-        let mut leases = Leases::new(2);
+        let mut leases = Leases::new(2, 0);
         leases.grant(Time::ZERO, 1, 60).unwrap();
         assert_eq!(leases.grant(Time::ZERO, 1, 60), Err(StorageError::LeaseExists(1)));
         assert!(matches!(leases.grant(Time::ZERO, 2, TTL_SECS_MAX + 1), Err(StorageError::Invalid { .. })));
     }
 
     #[test]
+    fn long_leases_get_checkpoints_and_the_renewal_after_one_is_logged() {
+        let at = Time::from_secs;
+        let mut leases = Leases::new(2, 300);
+        leases.grant(at(0), 1, 1_000).unwrap();
+        leases.grant(at(0), 2, 300).unwrap();
+        assert_eq!(leases.deadline(), Some(at(300)));
+        assert!(!leases.keep_alive(at(200), 1).unwrap().log);
+        assert!(leases.due_checkpoints(at(499)).is_empty(), "the renewal put it off");
+        assert_eq!(leases.due_checkpoints(at(500)), [(1, 700)]);
+        assert_eq!(leases.due_checkpoints(at(800)), [(1, 400)]);
+        assert_eq!(leases.checkpointed(at(850)).collect::<Vec<_>>(), [(1, 350)]);
+        assert_eq!(leases.due_checkpoints(at(1_100)), [(1, 100)], "the last one: the rest is short");
+        assert!(leases.due_checkpoints(at(1_199)).is_empty());
+        assert!(leases.keep_alive(at(1_199), 1).unwrap().log);
+        assert!(!leases.keep_alive(at(1_200), 1).unwrap().log);
+        leases.revoke(1).unwrap();
+        assert!(leases.due_checkpoints(at(9_999)).is_empty());
+    }
+
+    #[test]
     fn a_checkpoint_shortens_what_is_left_and_never_lengthens_it() {
-        let mut leases = Leases::new(2);
+        let mut leases = Leases::new(2, 0);
         leases.grant(Time::ZERO, 1, 60).unwrap();
         leases.checkpoint(Time::ZERO, 1, 10).unwrap();
         assert_eq!(leases.info(Time::ZERO, 1).unwrap().ttl_secs, 10);

@@ -20,6 +20,7 @@ const BASE: u8 = 6;
 /// A base version that was not the first change of its transaction.
 const BASE_OF_MANY: u8 = 7;
 const ALARM: u8 = 8;
+const LEASE_CHECKPOINT: u8 = 9;
 
 const ALARM_NO_SPACE: i64 = 1;
 const ALARM_CORRUPT: i64 = 2;
@@ -39,6 +40,11 @@ pub(super) fn encode(entry: &Entry, out: &mut Vec<u8>) {
             out.push(LEASE_GRANT);
             number(*id, out);
             number(*ttl_secs, out);
+        }
+        Entry::LeaseCheckpoint { id, left_secs } => {
+            out.push(LEASE_CHECKPOINT);
+            number(*id, out);
+            number(*left_secs, out);
         }
         Entry::LeaseRevoke { id } => {
             out.push(LEASE_REVOKE);
@@ -125,6 +131,7 @@ fn entry(from: &mut &[u8]) -> Option<Entry> {
             Entry::Commit(Arc::new(Commit { revision, changes: changes.into() }))
         }
         LEASE_GRANT => Entry::LeaseGrant { id: take_number(from)?, ttl_secs: take_number(from)? },
+        LEASE_CHECKPOINT => Entry::LeaseCheckpoint { id: take_number(from)?, left_secs: take_number(from)? },
         LEASE_REVOKE => Entry::LeaseRevoke { id: take_number(from)? },
         COMPACT => Entry::Compact { revision: take_number(from)? },
         RESTORE => Entry::Restore { compacted: take_number(from)? },

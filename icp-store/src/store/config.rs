@@ -11,6 +11,9 @@ pub struct Config {
     pub watch_lag_events_max: usize,
     /// Shortest time to live of a lease, in seconds; etcd's follows from its election timeout.
     pub lease_ttl_secs_min: i64,
+    /// How often what is left of a lease is logged that lives longer without a renewal, in seconds; 0 for never. As
+    /// etcd with `--experimental-enable-lease-checkpoint-persist`.
+    pub lease_checkpoint_interval_secs: i64,
     /// Most commits that are freed of compacted versions with each write and each wake.
     pub sweep_commits_max: usize,
     /// Bytes of keys and values of all kept versions above which a request that adds data is refused and raises the
@@ -27,6 +30,7 @@ impl Default for Config {
             limits: Limits::default(),
             watch_lag_events_max: 100_000,
             lease_ttl_secs_min: 2,
+            lease_checkpoint_interval_secs: 300,
             sweep_commits_max: 1_000,
             quota_bytes: 0,
             seed: 0,

@@ -20,6 +20,13 @@ pub enum Entry {
         /// Its time to live, in seconds.
         ttl_secs: i64,
     },
+    /// What was left of a lease; all of its time to live after a renewal.
+    LeaseCheckpoint {
+        /// The lease.
+        id: LeaseId,
+        /// Seconds until it ends.
+        left_secs: i64,
+    },
     /// A lease ended. The commit that deletes its keys stands before, so that a cut between leaves no key bound to a
     /// lease that nobody ends.
     LeaseRevoke {

@@ -16,6 +16,10 @@ use crate::lease::Leases;
 use crate::mvcc::{Commit, Limits, Mvcc, invalid};
 use crate::watch::{Polled, WatchId, Watches};
 
+fn leases(config: &Config) -> Leases {
+    Leases::new(config.lease_ttl_secs_min, config.lease_checkpoint_interval_secs)
+}
+
 /// Keys, watches and leases; see the [module](super).
 #[derive(Debug)]
 pub struct Store {
@@ -26,6 +30,8 @@ pub struct Store {
     pub(super) alarms: Alarms,
     rng: Rng,
     visible: Revision,
+    /// The latest time that was told.
+    now: Time,
     unpublished: VecDeque<Arc<Commit>>,
     pub(super) entries: Vec<Entry>,
 }
@@ -38,10 +44,11 @@ impl Store {
             config,
             kv: Mvcc::new(),
             watches: Watches::new(config.watch_lag_events_max),
-            leases: Leases::new(config.lease_ttl_secs_min),
+            leases: leases(&config),
             alarms: Alarms::default(),
             rng: Rng::new(config.seed).child("leases"),
             visible: 1,
+            now: Time::ZERO,
             unpublished: VecDeque::new(),
             entries: Vec::new(),
         }
@@ -88,7 +95,8 @@ impl Store {
     /// # Errors
     /// Those of [`Mvcc::txn`], and [`StorageError::NoSpace`] and [`StorageError::CorruptAlarm`] for an alarm; nothing was
     /// changed then, but the first transaction above the quota raises the alarm.
-    pub fn txn(&mut self, _now: Time, txn: &Txn) -> Result<TxnResponse, StorageError> {
+    pub fn txn(&mut self, now: Time, txn: &Txn) -> Result<TxnResponse, StorageError> {
+        self.now = self.now.max(now);
         self.admit_txn(txn)?;
         self.write(txn, &self.config.limits.clone())
     }
@@ -118,6 +126,12 @@ impl Store {
     /// Shows all commits to readers and watchers.
     pub fn publish_all(&mut self) {
         self.publish(Revision::MAX);
+    }
+
+    /// Whether there are log entries to take.
+    #[must_use]
+    pub fn has_entries(&self) -> bool {
+        !self.entries.is_empty()
     }
 
     /// Takes the log entries of all changes since the last call, in order.
@@ -184,17 +198,23 @@ impl Store {
             let drawn = (self.rng.next_u64() >> 1) as LeaseId;
             id = if self.leases.exists(drawn) { 0 } else { drawn };
         }
+        self.now = self.now.max(now);
         let granted = self.leases.grant(now, id, ttl_secs)?;
         self.entries.push(Entry::LeaseGrant { id, ttl_secs: granted.ttl_secs });
         Ok(granted)
     }
 
-    /// Renews a lease.
+    /// Renews a lease. If it has something to log ([`Store::has_entries`]), it may be answered when that is durable.
     ///
     /// # Errors
     /// Those of [`Leases::keep_alive`].
     pub fn lease_keep_alive(&mut self, now: Time, id: LeaseId) -> Result<LeaseTtl, StorageError> {
-        self.leases.keep_alive(now, id)
+        self.now = self.now.max(now);
+        let renewed = self.leases.keep_alive(now, id)?;
+        if renewed.log {
+            self.entries.push(Entry::LeaseCheckpoint { id, left_secs: renewed.lease.ttl_secs });
+        }
+        Ok(renewed.lease)
     }
 
     /// Ends a lease and deletes its keys as one revision; without keys there is no new revision.
@@ -229,24 +249,29 @@ impl Store {
         self.leases.ids().collect()
     }
 
-    /// Ends the leases that have run out at `now`, and frees some of what is compacted.
+    /// Ends the leases that have run out at `now`, notes what is left of those that live long, and frees some of what is
+    /// compacted.
     pub fn tick(&mut self, now: Time) {
+        self.now = self.now.max(now);
         if self.lease_deadline().is_some() {
             for id in self.leases.expired(now) {
                 // The lease exists: it has just been reported.
                 let _ = self.lease_revoke(now, id);
             }
+            let due = self.leases.due_checkpoints(now).into_iter();
+            self.entries.extend(due.map(|(id, left_secs)| Entry::LeaseCheckpoint { id, left_secs }));
         }
         self.kv.sweep(self.config.sweep_commits_max);
     }
 
-    /// When the next lease runs out; none does while all writes are refused.
+    /// When the next lease runs out or is noted; none is while all writes are refused.
     #[must_use]
     pub fn lease_deadline(&self) -> Option<Time> {
         self.leases.deadline().filter(|_| self.admit_any().is_ok())
     }
 
-    /// The entries of a snapshot: replayed, they give this state. Shares all keys and values.
+    /// The entries of a snapshot: replayed, they give this state. Shares all keys and values. Of a lease with a checkpoint
+    /// it says what is left at the latest time that the store was told; the others are to begin with their full time.
     #[must_use]
     pub fn snapshot(&self) -> Vec<Entry> {
         let (base, commits) = self.kv.dump();
@@ -257,22 +282,26 @@ impl Store {
                 entries.push(Entry::LeaseGrant { id, ttl_secs: info.granted_ttl_secs });
             }
         }
+        let left = self.leases.checkpointed(self.now);
+        entries.extend(left.map(|(id, left_secs)| Entry::LeaseCheckpoint { id, left_secs }));
         entries.extend(self.alarms().into_iter().map(|kind| Entry::Alarm { kind, raised: true }));
         entries.extend(base.into_iter().map(Entry::Base));
         entries.extend(commits.into_iter().map(Entry::Commit));
         entries
     }
 
-    /// Replays one entry of a log or of a snapshot, and shows it at once. Leases start with their full time to live.
+    /// Replays one entry of a log or of a snapshot, and shows it at once. Leases start with their full time to live, or
+    /// with what their last checkpoint left.
     ///
     /// # Errors
     /// [`StorageError::Invalid`] if the entry does not follow from those before it: the log is not one that a store
     /// wrote.
     pub fn replay(&mut self, now: Time, entry: &Entry) -> Result<(), StorageError> {
+        self.now = self.now.max(now);
         match entry {
             Entry::Restore { compacted } => {
                 self.kv = Mvcc::restore(*compacted);
-                self.leases = Leases::new(self.config.lease_ttl_secs_min);
+                self.leases = leases(&self.config);
                 self.alarms = Alarms::default();
             }
             Entry::Alarm { kind, raised } => _ = self.alarms.set(*kind, *raised),
@@ -288,6 +317,7 @@ impl Store {
             Entry::LeaseGrant { id, ttl_secs } => {
                 self.leases.grant(now, *id, *ttl_secs)?;
             }
+            Entry::LeaseCheckpoint { id, left_secs } => self.leases.checkpoint(now, *id, *left_secs)?,
             Entry::LeaseRevoke { id } => {
                 self.leases.revoke(*id)?;
             }

@@ -196,3 +196,36 @@ fn a_view_and_a_replayed_log_have_the_same_versions_and_hash() {
     assert_eq!(places(&again), places(&store));
     assert_eq!(store.hash_view(0).unwrap().hash(), again.hash_view(0).unwrap().hash());
 }
+
+/// Writes the log of a store that lives by virtual time, and replays it at any moment.
+#[test]
+fn what_is_left_of_a_long_lease_survives_a_restart_within_one_interval() {
+    let at = Time::from_secs;
+    let mut store = Store::new(Config::default());
+    let mut log = Vec::new();
+    store.lease_grant(at(0), 1, 3_600).unwrap();
+    store.lease_grant(at(0), 2, 60).unwrap();
+    let mut renewed = [0, 0];
+    for now in (0..3_000).step_by(10) {
+        store.tick(at(now));
+        if now % 50 == 0 {
+            store.lease_keep_alive(at(now), 2).unwrap();
+            renewed[1] = now;
+        }
+        if now == 1_500 {
+            store.lease_keep_alive(at(now), 1).unwrap();
+            renewed[0] = now;
+        }
+        log.extend(store.take_entries());
+        for entries in [&log, &store.snapshot()] {
+            let mut again = Store::new(Config::default());
+            entries.iter().for_each(|e| again.replay(at(now), e).unwrap());
+            let left = |id| again.lease_info(at(now), id).unwrap().ttl_secs;
+            let promised = 3_600 - (now - renewed[0]);
+            assert!((promised..=promised + 300).contains(&left(1)), "at {now}: {} of {promised}", left(1));
+            assert_eq!(left(2), 60, "a short lease begins anew");
+        }
+    }
+    let checkpoints = log.iter().filter(|e| matches!(e, Entry::LeaseCheckpoint { .. })).count();
+    assert_eq!(checkpoints, 10, "one in 300 s, and one for the renewal at 1,500 s");
+}

@@ -78,8 +78,8 @@ pub fn temp_dir(name: &str) -> PathBuf {
 
 /// An amount of work: `default`, or with `ICP_DEEP` its number, or `deep` if it is no number above 1.
 pub fn deep(default: u64, deep: u64) -> u64 {
-    match std::env::var("ICP_DEEP") {
-        Ok(number) => number.parse().ok().filter(|n| *n > 1).unwrap_or(deep),
-        Err(_) => default,
+    match std::env::var_os("ICP_DEEP") {
+        Some(n) => n.to_str().and_then(|n| n.parse().ok()).filter(|n| *n > 1).unwrap_or(deep),
+        None => default,
     }
 }
