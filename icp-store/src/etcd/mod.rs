@@ -23,6 +23,7 @@
 //! # Ok::<(), icp_core::storage::StorageError>(()) }).unwrap();
 //! ```
 
+pub mod bolt;
 pub mod client;
 mod convert;
 mod grpc;
