@@ -5,11 +5,11 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 use icp_core::storage as port;
-use icp_core::storage::{KeyRange, StorageError};
+use icp_core::storage::{AlarmKind, KeyRange, StorageError};
 
 use super::grpc::{
-    FAILED_PRECONDITION, INTERNAL, INVALID_ARGUMENT, NOT_FOUND, OUT_OF_RANGE, RESOURCE_EXHAUSTED, Status,
-    UNAVAILABLE, UNIMPLEMENTED,
+    DATA_LOSS, FAILED_PRECONDITION, INTERNAL, INVALID_ARGUMENT, NOT_FOUND, OUT_OF_RANGE, RESOURCE_EXHAUSTED,
+    Status, UNAVAILABLE, UNIMPLEMENTED,
 };
 use super::proto as pb;
 use super::proto::{compare, request_op, response_op};
@@ -256,6 +256,24 @@ pub(super) fn event_to(e: port::Event) -> pb::Event {
     }
 }
 
+/// `AlarmType`; `None` for one that is not known here.
+pub(super) fn alarm(alarm: i32) -> Option<AlarmKind> {
+    match alarm {
+        1 => Some(AlarmKind::NoSpace),
+        2 => Some(AlarmKind::Corrupt),
+        _ => None,
+    }
+}
+
+/// The number of an alarm; `None` for one that etcd does not have.
+pub(super) fn alarm_to(alarm: AlarmKind) -> Option<i32> {
+    match alarm {
+        AlarmKind::NoSpace => Some(1),
+        AlarmKind::Corrupt => Some(2),
+        _ => None,
+    }
+}
+
 /// The header of an answer within a transaction has the revision alone.
 fn inner_header(revision: i64) -> Option<pb::ResponseHeader> {
     Some(pb::ResponseHeader { revision, ..pb::ResponseHeader::default() })
@@ -339,6 +357,7 @@ pub(super) fn revision(header: &Option<pb::ResponseHeader>) -> i64 {
 const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
 const FUTURE: &str = "etcdserver: mvcc: required revision is a future revision";
 const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
+const CORRUPT: &str = "etcdserver: corrupt cluster";
 const TOO_LARGE: &str = "etcdserver: request is too large";
 const LEASE_NOT_FOUND: &str = "etcdserver: requested lease not found";
 const LEASE_EXISTS: &str = "etcdserver: lease already exists";
@@ -359,6 +378,7 @@ pub(super) fn status(error: &StorageError) -> Status {
         }
         StorageError::TooLarge { .. } => Status::new(INVALID_ARGUMENT, TOO_LARGE),
         StorageError::NoSpace { .. } => Status::new(RESOURCE_EXHAUSTED, NO_SPACE),
+        StorageError::CorruptAlarm => Status::new(DATA_LOSS, CORRUPT),
         StorageError::SlowWatcher { .. } | StorageError::Unavailable { .. } => {
             Status::new(UNAVAILABLE, error.to_string())
         }
@@ -384,6 +404,7 @@ pub(super) fn error(status: &Status, asked: Asked) -> StorageError {
         (NOT_FOUND, LEASE_NOT_FOUND) => StorageError::LeaseNotFound(asked.lease),
         (FAILED_PRECONDITION, LEASE_EXISTS) => StorageError::LeaseExists(asked.lease),
         (RESOURCE_EXHAUSTED, NO_SPACE) => StorageError::NoSpace { detail: message.into() },
+        (DATA_LOSS, CORRUPT) => StorageError::CorruptAlarm,
         (INVALID_ARGUMENT, TOO_LARGE) => StorageError::TooLarge { bytes: asked.bytes, bytes_max: 0 },
         (INVALID_ARGUMENT | OUT_OF_RANGE, _) => {
             let message: String = message.strip_prefix("etcdserver: ").unwrap_or(message).into();

@@ -16,6 +16,7 @@ use prost::Message;
 use tokio::sync::mpsc;
 
 pub(super) const OK: u16 = 0;
+pub(super) const CANCELLED: u16 = 1;
 pub(super) const UNKNOWN: u16 = 2;
 pub(super) const INVALID_ARGUMENT: u16 = 3;
 pub(super) const NOT_FOUND: u16 = 5;
@@ -25,6 +26,7 @@ pub(super) const OUT_OF_RANGE: u16 = 11;
 pub(super) const UNIMPLEMENTED: u16 = 12;
 pub(super) const INTERNAL: u16 = 13;
 pub(super) const UNAVAILABLE: u16 = 14;
+pub(super) const DATA_LOSS: u16 = 15;
 
 /// How a call ended, if not well.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,10 +87,13 @@ fn percent_decode(text: &str) -> String {
     String::from_utf8_lossy(&out).to_string()
 }
 
+/// What stands before each message.
+const HEAD_BYTES: usize = 5;
+
 /// One framed message.
 pub(super) fn frame(message: &impl Message) -> Bytes {
     let bytes = message.encoded_len();
-    let mut out = Vec::with_capacity(5 + bytes);
+    let mut out = Vec::with_capacity(HEAD_BYTES + bytes);
     out.push(0);
     out.extend_from_slice(&(bytes as u32).to_be_bytes());
     // A vector grows as needed, so that encoding cannot fail.
@@ -108,6 +113,16 @@ impl GrpcBody {
     /// One message and the status OK.
     pub(super) fn unary(message: &impl Message) -> Self {
         Self { first: Some(frame(message)), more: None, end: Some(Status::new(OK, "")) }
+    }
+
+    /// Bytes of plain HTTP, without frame and status.
+    pub(super) fn plain(bytes: impl Into<Bytes>) -> Self {
+        Self { first: Some(bytes.into()), more: None, end: None }
+    }
+
+    /// The bytes of the one message.
+    pub(super) fn message_bytes(&self) -> u64 {
+        self.first.as_ref().map_or(0, |m| m.len().saturating_sub(HEAD_BYTES) as u64)
     }
 
     /// The messages of a channel; the status is OK if it closes, or what it sends as error.
@@ -180,13 +195,28 @@ pub(super) struct Messages {
     body: Incoming,
     buffer: BytesMut,
     bytes_max: usize,
+    taken_bytes: u64,
+    /// The encoding that compressed messages have, if they have one that is known.
+    encoding: String,
     trailers: Option<HeaderMap>,
 }
 
 impl Messages {
     /// Messages larger than `bytes_max` are refused.
     pub(super) fn new(body: Incoming, bytes_max: usize) -> Self {
-        Self { body, buffer: BytesMut::new(), bytes_max, trailers: None }
+        let (buffer, encoding) = (BytesMut::new(), String::new());
+        Self { body, buffer, bytes_max, taken_bytes: 0, encoding, trailers: None }
+    }
+
+    /// The same, with the header `grpc-encoding`.
+    pub(super) fn encoded(mut self, encoding: &str) -> Self {
+        self.encoding = encoding.into();
+        self
+    }
+
+    /// The bytes of all messages that were taken.
+    pub(super) const fn taken_bytes(&self) -> u64 {
+        self.taken_bytes
     }
 
     /// The next message; `None` at the end. What was received is kept when the future is dropped.
@@ -194,7 +224,9 @@ impl Messages {
         loop {
             if let Some(message) = self.take()? {
                 let message = M::decode(message);
-                return message.map(Some).map_err(|e| Status::new(INTERNAL, e.to_string()));
+                return message.map(Some).map_err(|e| {
+                    Status::new(INTERNAL, alloc::format!("grpc: error unmarshalling request: {e}"))
+                });
             }
             match self.body.frame().await {
                 Some(Ok(frame)) => match frame.into_data() {
@@ -203,7 +235,7 @@ impl Messages {
                 },
                 Some(Err(e)) => return Err(Status::new(UNAVAILABLE, e.to_string())),
                 None if self.buffer.is_empty() => return Ok(None),
-                None => return Err(Status::new(INTERNAL, "the body ends within a message")),
+                None => return Err(Status::new(INTERNAL, "unexpected EOF")),
             }
         }
     }
@@ -218,20 +250,35 @@ impl Messages {
     }
 
     fn take(&mut self) -> Result<Option<Bytes>, Status> {
-        let Some((head, rest)) = self.buffer.split_at_checked(5) else { return Ok(None) };
+        let Some((head, rest)) = self.buffer.split_at_checked(HEAD_BYTES) else { return Ok(None) };
         let [compressed, length @ ..] = head else { return Ok(None) };
-        if *compressed != 0 {
-            return Err(Status::new(UNIMPLEMENTED, "compressed messages are not taken"));
+        match (*compressed, self.encoding.as_str()) {
+            (0, _) => {}
+            (1, "" | "identity") => {
+                let message = "grpc: compressed flag set with identity or empty encoding";
+                return Err(Status::new(INTERNAL, message));
+            }
+            (1, encoding) => {
+                let message =
+                    alloc::format!("grpc: Decompressor is not installed for grpc-encoding {encoding:?}");
+                return Err(Status::new(UNIMPLEMENTED, message));
+            }
+            (flag, _) => {
+                let message = alloc::format!("grpc: received unexpected payload format {flag}");
+                return Err(Status::new(INTERNAL, message));
+            }
         }
         let bytes = <[u8; 4]>::try_from(length).map_or(0, u32::from_be_bytes) as usize;
         if bytes > self.bytes_max {
-            let message = alloc::format!("received message larger than max ({bytes} vs. {})", self.bytes_max);
+            let message =
+                alloc::format!("grpc: received message larger than max ({bytes} vs. {})", self.bytes_max);
             return Err(Status::new(RESOURCE_EXHAUSTED, message));
         }
         if rest.len() < bytes {
             return Ok(None);
         }
-        self.buffer.advance(5);
+        self.taken_bytes += bytes as u64;
+        self.buffer.advance(HEAD_BYTES);
         Ok(Some(self.buffer.split_to(bytes).freeze()))
     }
 

@@ -1,8 +1,8 @@
 //! The etcd v3 API over gRPC: a server for any [`Storage`](icp_core::storage::Storage) and a client that is one.
 //!
-//! gRPC is framed over hyper's HTTP/2 directly; the messages are in [`proto`]. Served are KV, Watch, Lease,
-//! `Cluster.MemberList` and `Maintenance` (Status, Alarm, Defragment, Hash, HashKV); authentication is by TLS client
-//! certificates alone, and whatever is not served is answered with the status `UNIMPLEMENTED`.
+//! gRPC is framed over hyper's HTTP/2 directly; the messages are in [`proto`]. Served are KV, Watch, Lease, Maintenance,
+//! Cluster with one member, and Auth as etcd answers without users: authentication is by TLS client certificates alone.
+//! Beside gRPC there are `/health`, `/version` and `/metrics`. [`snapshot`] moves data to a real etcd and back.
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -29,6 +29,7 @@ mod convert;
 mod grpc;
 pub mod proto;
 pub mod server;
+pub mod snapshot;
 
 #[cfg(test)]
 mod tests;

@@ -429,6 +429,17 @@ pub struct AlarmMember {
     pub alarm: i32,
 }
 
+/// A lease as etcd stores it (`leasepb.Lease`).
+#[derive(Clone, PartialEq, Message)]
+pub struct StoredLease {
+    #[prost(int64, tag = "1")]
+    pub id: i64,
+    #[prost(int64, tag = "2")]
+    pub ttl: i64,
+    #[prost(int64, tag = "3")]
+    pub remaining_ttl: i64,
+}
+
 /// The alarms.
 #[derive(Clone, PartialEq, Message)]
 pub struct AlarmResponse {
@@ -436,6 +447,42 @@ pub struct AlarmResponse {
     pub header: Option<ResponseHeader>,
     #[prost(message, repeated, tag = "2")]
     pub alarms: Vec<AlarmMember>,
+}
+
+/// A piece of a snapshot; the last one is the SHA-256 of all before.
+#[derive(Clone, PartialEq, Message)]
+pub struct SnapshotResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<ResponseHeader>,
+    #[prost(uint64, tag = "2")]
+    pub remaining_bytes: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub blob: Bytes,
+}
+
+/// Whether users must authenticate.
+#[derive(Clone, PartialEq, Message)]
+pub struct AuthStatusResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<ResponseHeader>,
+    #[prost(bool, tag = "2")]
+    pub enabled: bool,
+    #[prost(uint64, tag = "3")]
+    pub auth_revision: u64,
+}
+
+/// Asks how a service is (`grpc.health.v1`).
+#[derive(Clone, PartialEq, Message)]
+pub struct HealthCheckRequest {
+    #[prost(string, tag = "1")]
+    pub service: String,
+}
+
+/// How it is; 1 is SERVING, 2 is NOT_SERVING.
+#[derive(Clone, PartialEq, Message)]
+pub struct HealthCheckResponse {
+    #[prost(int32, tag = "1")]
+    pub status: i32,
 }
 
 /// The alternatives of a field.

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -28,12 +28,31 @@ pub struct Etcd {
 impl Etcd {
     /// Starts one; `None` if the system has none.
     pub fn start() -> Option<Self> {
+        Self::start_from(None)
+    }
+
+    /// Starts one that begins with a snapshot.
+    pub fn start_from(snapshot: Option<&Path>) -> Option<Self> {
         let program = find("etcd")?;
         let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let (client, peer) = (free(), free());
         let dir = temp_dir("etcd");
         let url = format!("http://127.0.0.1:{client}");
         let peer_url = format!("http://127.0.0.1:{peer}");
+        if let Some(snapshot) = snapshot {
+            let restored = Command::new(find("etcdctl")?)
+                .env("ETCDCTL_API", "3")
+                .args(["snapshot", "restore", "--name", "default"])
+                .arg(snapshot)
+                .arg("--data-dir")
+                .arg(dir.join("data"))
+                .args(["--initial-cluster", &format!("default={peer_url}")])
+                .args(["--initial-advertise-peer-urls", &peer_url])
+                .output()
+                .unwrap();
+            let error = String::from_utf8_lossy(&restored.stderr);
+            assert!(restored.status.success(), "etcdctl snapshot restore: {error}");
+        }
         let child = Command::new(program)
             .args(["--name", "default", "--log-level", "error", "--unsafe-no-fsync"])
             .arg("--data-dir")

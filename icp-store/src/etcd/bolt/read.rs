@@ -68,7 +68,8 @@ pub struct Reader<'a, S: Source + ?Sized> {
 /// Deepest tree that is followed: four billion pages fill fewer levels.
 const DEPTH_MAX: usize = 64;
 
-type Visit<'v> = &'v mut dyn FnMut(&[u8], &[u8]) -> Result<(), BoltError>;
+/// Takes flags, key and value of a leaf element.
+type Visit<'v> = dyn FnMut(u32, &[u8], &[u8]) -> Result<(), BoltError> + 'v;
 
 /// Where a bucket's records are.
 enum Root {
@@ -90,9 +91,9 @@ impl<'a, S: Source + ?Sized> Reader<'a, S> {
         // If the first is broken the second lies one page further, of a size that is not known.
         let second = |first: Option<Meta>| match first {
             Some(meta) => meta_at(u64::from(meta.page_bytes)),
-            None => (9..17).map(|n| 1 << n).find_map(|bytes| {
-                meta_at(bytes).filter(|m| u64::from(m.page_bytes) == bytes)
-            }),
+            None => (9..17)
+                .map(|n| 1 << n)
+                .find_map(|bytes| meta_at(bytes).filter(|m| u64::from(m.page_bytes) == bytes)),
         };
         let first = meta_at(0);
         let meta = first.into_iter().chain(second(first)).max_by_key(|m| m.txid).ok_or(BoltError::NoMeta)?;
@@ -124,7 +125,6 @@ impl<'a, S: Source + ?Sized> Reader<'a, S> {
             }
             Ok(())
         })?;
-        let visit: Visit<'_> = &mut visit;
         let mut leaf = |flags: u32, key: &[u8], value: &[u8]| {
             if flags & IS_BUCKET != 0 { Ok(()) } else { visit(key, value) }
         };
@@ -136,11 +136,7 @@ impl<'a, S: Source + ?Sized> Reader<'a, S> {
     }
 
     /// Visits the leaf elements under a page in order.
-    fn visit_page(
-        &self,
-        root: u64,
-        visit: &mut dyn FnMut(u32, &[u8], &[u8]) -> Result<(), BoltError>,
-    ) -> Result<(), BoltError> {
+    fn visit_page(&self, root: u64, visit: &mut Visit<'_>) -> Result<(), BoltError> {
         // Branches on the way down, each with the next child.
         let mut path: Vec<(u64, Vec<u8>, usize)> = Vec::new();
         let mut at = Some(root);
@@ -160,7 +156,11 @@ impl<'a, S: Source + ?Sized> Reader<'a, S> {
             let Some((id, page, next)) = path.last_mut() else { return Ok(()) };
             if *next < usize::from(u16_at(page, 10).unwrap_or(0)) {
                 let child = u64_at(page, PAGE_HEADER + *next * ELEMENT + 8);
-                at = Some(child.ok_or(BoltError::Corrupt { page: *id, detail: "a child lies outside of the page" })?);
+                at =
+                    Some(child.ok_or(BoltError::Corrupt {
+                        page: *id,
+                        detail: "a child lies outside of the page",
+                    })?);
                 *next += 1;
             } else {
                 path.pop();
@@ -195,11 +195,7 @@ impl<'a, S: Source + ?Sized> Reader<'a, S> {
     }
 }
 
-fn visit_leaf(
-    id: u64,
-    page: &[u8],
-    visit: &mut dyn FnMut(u32, &[u8], &[u8]) -> Result<(), BoltError>,
-) -> Result<(), BoltError> {
+fn visit_leaf(id: u64, page: &[u8], visit: &mut Visit<'_>) -> Result<(), BoltError> {
     let outside = BoltError::Corrupt { page: id, detail: "a record lies outside of the page" };
     let count = u16_at(page, 10).ok_or_else(|| outside.clone())?;
     for index in 0..usize::from(count) {
@@ -215,4 +211,3 @@ fn visit_leaf(
     }
     Ok(())
 }
-

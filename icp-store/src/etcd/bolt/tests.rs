@@ -21,7 +21,9 @@ fn written(buckets: &[(&'static [u8], Map)]) -> Vec<u8> {
     bytes
 }
 
-fn read(bytes: &[u8], bucket: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, BoltError> {
+type Record = (Vec<u8>, Vec<u8>);
+
+fn read(bytes: &[u8], bucket: &[u8]) -> Result<Vec<Record>, BoltError> {
     let mut seen = Vec::new();
     Reader::open(bytes)?.for_each(bucket, |k, v| {
         seen.push((k.to_vec(), v.to_vec()));

@@ -117,8 +117,13 @@ impl File {
     pub fn next(&mut self, out: &mut Vec<u8>) -> bool {
         match self.next {
             Next::Head => {
-                let meta =
-                    Meta { page_bytes: PAGE as u32, root: ROOT_PAGE, freelist: META_PAGES, pages: self.pages, txid: 0 };
+                let meta = Meta {
+                    page_bytes: PAGE as u32,
+                    root: ROOT_PAGE,
+                    freelist: META_PAGES,
+                    pages: self.pages,
+                    txid: 0,
+                };
                 meta.write(0, out);
                 Meta { txid: 1, ..meta }.write(1, out);
                 header(out, META_PAGES, FREELIST, 0, 0);

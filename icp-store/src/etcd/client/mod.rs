@@ -11,8 +11,8 @@ use alloc::vec::Vec;
 use async_trait::async_trait;
 use icp_core::base::Duration;
 use icp_core::storage::{
-    LeaseId, LeaseStatus, LeaseTtl, RangeRequest, RangeResponse, Revision, Storage, StorageError,
-    StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream,
+    AlarmKind, KvHash, LeaseId, LeaseStatus, LeaseTtl, RangeRequest, RangeResponse, Revision, Storage,
+    StorageError, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream,
 };
 use prost::Message;
 
@@ -188,6 +188,55 @@ impl Storage for Client {
         let mut ids: Vec<LeaseId> = all.leases.into_iter().map(|l| l.id).collect();
         ids.sort_unstable();
         Ok(ids)
+    }
+
+    async fn hash_kv(&self, revision: Revision) -> Result<KvHash, StorageError> {
+        let asked = Asked { revision, ..Asked::default() };
+        let hash: pb::HashKvResponse = self
+            .call("/etcdserverpb.Maintenance/HashKV", &pb::HashKvRequest { revision }, asked, true)
+            .await?;
+        Ok(KvHash {
+            revision: convert::revision(&hash.header),
+            compacted: hash.compact_revision,
+            hash: hash.hash,
+        })
+    }
+
+    async fn alarms(&self) -> Result<Vec<AlarmKind>, StorageError> {
+        let request = pb::AlarmRequest::default();
+        let all: pb::AlarmResponse =
+            self.call("/etcdserverpb.Maintenance/Alarm", &request, Asked::default(), true).await?;
+        let mut kinds: Vec<AlarmKind> =
+            all.alarms.into_iter().filter_map(|member| convert::alarm(member.alarm)).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        Ok(kinds)
+    }
+
+    async fn set_alarm(&self, alarm: AlarmKind, raised: bool) -> Result<bool, StorageError> {
+        let alarm = convert::alarm_to(alarm).ok_or(StorageError::Unimplemented("this alarm"))?;
+        // etcd notes an alarm for each member that raised it; all of them are disarmed.
+        let request = pb::AlarmRequest::default();
+        let before: pb::AlarmResponse =
+            self.call("/etcdserverpb.Maintenance/Alarm", &request, Asked::default(), true).await?;
+        let noted: Vec<u64> =
+            before.alarms.iter().filter(|m| m.alarm == alarm).map(|m| m.member_id).collect();
+        if raised != noted.is_empty() {
+            return Ok(false);
+        }
+        let (action, members) = if raised { (1, alloc::vec![0]) } else { (2, noted) };
+        for member_id in members {
+            let request = pb::AlarmRequest { action, member_id, alarm };
+            let _: pb::AlarmResponse =
+                self.call("/etcdserverpb.Maintenance/Alarm", &request, Asked::default(), true).await?;
+        }
+        Ok(true)
+    }
+
+    async fn defragment(&self) -> Result<(), StorageError> {
+        let _: pb::HeaderResponse =
+            self.call("/etcdserverpb.Maintenance/Defragment", &pb::Empty {}, Asked::default(), true).await?;
+        Ok(())
     }
 
     async fn status(&self) -> Result<StoreStatus, StorageError> {

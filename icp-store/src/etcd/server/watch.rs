@@ -17,8 +17,9 @@ use icp_core::storage::{self as port, StorageError, WatchStream};
 use tokio::sync::mpsc;
 
 use super::Server;
+use super::metrics::Call;
 use crate::etcd::convert;
-use crate::etcd::grpc::{GrpcBody, Messages, Status, frame};
+use crate::etcd::grpc::{CANCELLED, GrpcBody, Messages, OK, Status, frame};
 use crate::etcd::proto as pb;
 use crate::etcd::proto::watch_request::RequestUnion;
 
@@ -27,16 +28,22 @@ const WATCHES_MAX: usize = 100_000;
 /// What a client may ask to have a large response split at, in bytes.
 const FRAGMENT_BYTES: usize = 1 << 20;
 
-pub(super) fn serve(server: Arc<Server>, messages: Messages) -> GrpcBody {
+pub(super) fn serve(server: Arc<Server>, messages: Messages, call: Call) -> GrpcBody {
     // Small: a client that does not read holds a few responses here, and the rest as references in the store.
     let (answers, body) = mpsc::channel(4);
     tokio::spawn(async move {
+        let metrics = server.metrics.clone();
+        let _open = metrics.watch_streams.enter();
         let watches = SelectAll::new();
         let mut stream =
             WatchStreamOf { server, answers, watches, open: BTreeMap::new(), next_id: 0, progress: None };
-        if let Err(status) = stream.run(messages).await {
-            // The client may be gone; then nobody is to be told.
-            let _ = stream.answers.send(Err(status)).await;
+        match stream.run(messages).await {
+            Ok(()) => call.end(OK),
+            Err(status) => {
+                call.end(status.code);
+                // The client may be gone; then nobody is to be told.
+                let _ = stream.answers.send(Err(status)).await;
+            }
         }
     });
     GrpcBody::stream(body)
@@ -78,8 +85,11 @@ impl WatchStreamOf {
     }
 
     async fn send(&mut self, response: pb::WatchResponse) -> Result<(), Status> {
-        let sent = self.answers.send(Ok(frame(&response))).await;
-        sent.map_err(|_| Status::new(crate::etcd::grpc::UNAVAILABLE, "the client is gone"))
+        let message = frame(&response);
+        self.server.metrics.events.add(response.events.len() as u64);
+        self.server.metrics.sent_bytes.add(message.len() as u64);
+        let sent = self.answers.send(Ok(message)).await;
+        sent.map_err(|_| Status::new(CANCELLED, "the client is gone"))
     }
 
     async fn revision(&mut self) -> Result<i64, Status> {
@@ -243,7 +253,10 @@ impl WatchStreamOf {
                 let reason = "etcdserver: mvcc: required revision has been compacted";
                 self.canceled(watch_id, compacted, reason.into()).await
             }
-            Some(e) => self.canceled(watch_id, 0, e.to_string()).await,
+            Some(e) => {
+                self.server.metrics.slow_cut.add(u64::from(matches!(e, StorageError::SlowWatcher { .. })));
+                self.canceled(watch_id, 0, e.to_string()).await
+            }
             None => self.canceled(watch_id, 0, "the store was closed".into()).await,
         }
     }

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use icp_core::storage::{AlarmKind, StoreSnapshot, StoredVersion};
+use icp_core::storage::{StoreSnapshot, StoredVersion};
 use prost::Message;
 
 use super::{ALARM, CONSISTENT_INDEX, FINISHED_COMPACT, KEY, LEASE, META, SCHEDULED_COMPACT, revision_key};
@@ -37,7 +37,7 @@ pub fn export(snapshot: StoreSnapshot, member_id: u64) -> File {
     alarms.sort_unstable();
     let versions = Versions(snapshot.versions.collect());
     let bucket = |name, records: Box<dyn Records>| Bucket { name, records };
-    let empty = |name| bucket(name, Box::new(Vec::new()));
+    let empty = |name| bucket(name, Box::<Vec<(Vec<u8>, Vec<u8>)>>::default());
     File::new(alloc::vec![
         bucket(ALARM, Box::new(alarms)),
         empty(b"auth"),

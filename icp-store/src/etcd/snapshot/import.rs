@@ -120,8 +120,7 @@ impl Import<'_> {
     }
 
     fn version(&mut self, key: &[u8], value: &[u8]) -> Result<(), BoltError> {
-        let (main, sub, tombstone) =
-            read_revision_key(key).ok_or_else(|| refused("key: not a revision"))?;
+        let (main, sub, tombstone) = read_revision_key(key).ok_or_else(|| refused("key: not a revision"))?;
         let kv = pb::KeyValue::decode(value).map_err(|e| refused(alloc::format!("revision {main}: {e}")))?;
         let kv = match tombstone {
             true => KeyValue { key: kv.key, mod_revision: main, ..KeyValue::default() },
