@@ -31,13 +31,13 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 use icp_core::storage::{KeyValue, Revision, StorageError};
+use smallvec::SmallVec;
 
 use history::History;
 
@@ -68,8 +68,8 @@ impl Change {
 pub struct Commit {
     /// The revision.
     pub revision: Revision,
-    /// Its changes; never empty.
-    pub changes: Box<[Change]>,
+    /// Its changes; never empty, and nearly always one.
+    pub changes: SmallVec<[Change; 1]>,
 }
 
 /// Bounds of one request.
@@ -264,7 +264,7 @@ impl Mvcc {
         if !repeats && self.revision.checked_add(1) != Some(revision) {
             return Err(invalid("entry", "a commit that does not follow the revision before it"));
         }
-        let mut changes = Vec::new();
+        let mut changes = SmallVec::new();
         for kv in kvs {
             if kv.mod_revision != revision {
                 return Err(invalid("entry", "a change that does not carry its commit's revision"));
@@ -293,8 +293,8 @@ impl Mvcc {
     }
 
     /// Makes `changes` the commit of `revision`.
-    fn seal(&mut self, revision: Revision, changes: Vec<Change>) -> Arc<Commit> {
-        let commit = Arc::new(Commit { revision, changes: changes.into() });
+    fn seal(&mut self, revision: Revision, changes: SmallVec<[Change; 1]>) -> Arc<Commit> {
+        let commit = Arc::new(Commit { revision, changes });
         self.commits.push_back(commit.clone());
         self.revision = revision;
         commit

@@ -4,10 +4,12 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 
+use bytes::Bytes;
 use icp_core::storage::{
     Compare, CompareOp, CompareTarget, DeleteRangeRequest, DeleteRangeResponse, KeyValue, LeaseId, Op,
     OpResponse, PutRequest, PutResponse, Revision, StorageError, Txn, TxnResponse,
 };
+use smallvec::SmallVec;
 
 use super::{Change, Commit, Limits, Mvcc, Version, check, invalid};
 
@@ -40,7 +42,7 @@ impl Mvcc {
         // All puts are checked before all reads, as in etcd, so that of two errors the same one is answered.
         self.check_puts(txn, &mut path.iter().copied(), &lease_exists)?;
         self.check_reads(txn, &mut path.iter().copied())?;
-        let mut changes = Vec::new();
+        let mut changes = SmallVec::new();
         let begin = self.revision;
         let mut response = self.apply(txn, begin, &mut path.iter().copied(), &mut changes)?;
         let commit = (!changes.is_empty()).then(|| self.seal(begin + 1, changes));
@@ -117,7 +119,7 @@ impl Mvcc {
         txn: &Txn,
         begin: Revision,
         path: &mut impl Iterator<Item = bool>,
-        changes: &mut Vec<Change>,
+        changes: &mut SmallVec<[Change; 1]>,
     ) -> Result<TxnResponse, StorageError> {
         let succeeded = path.next().unwrap_or(false);
         let mut responses = Vec::new();
@@ -133,15 +135,21 @@ impl Mvcc {
         Ok(TxnResponse { revision: begin + i64::from(!changes.is_empty()), succeeded, responses })
     }
 
-    fn put(&mut self, put: &PutRequest, revision: Revision, changes: &mut Vec<Change>) -> PutResponse {
+    fn put(
+        &mut self,
+        put: &PutRequest,
+        revision: Revision,
+        changes: &mut SmallVec<[Change; 1]>,
+    ) -> PutResponse {
         let prev = self.get(&put.key).cloned();
         let (create_revision, version) =
             prev.as_ref().map_or((revision, 1), |kv| (kv.create_revision, kv.version + 1));
-        // The stored key is reused, so that the versions of a key share one buffer.
-        let key = prev.as_ref().map_or(&put.key, |kv| &kv.key).clone();
+        // What is stored is copied: the request may lie in a much larger buffer, which would be held for as long. The
+        // stored key is reused, so that the versions of a key share it.
+        let key = prev.as_ref().map_or_else(|| Bytes::copy_from_slice(&put.key), |kv| kv.key.clone());
         let value = match &prev {
             Some(kv) if put.ignore_value => kv.value.clone(),
-            _ => put.value.clone(),
+            _ => Bytes::copy_from_slice(&put.value),
         };
         let lease = match &prev {
             Some(kv) if put.ignore_lease => kv.lease,
@@ -159,7 +167,7 @@ impl Mvcc {
         &mut self,
         delete: &DeleteRangeRequest,
         revision: Revision,
-        changes: &mut Vec<Change>,
+        changes: &mut SmallVec<[Change; 1]>,
     ) -> DeleteRangeResponse {
         let gone: Vec<Arc<Version>> = self.scan(&delete.range, revision).cloned().collect();
         let mut response = DeleteRangeResponse { deleted: gone.len() as i64, prev_kvs: Vec::new() };

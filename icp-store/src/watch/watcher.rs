@@ -149,7 +149,7 @@ impl Watcher {
         if self.queue.is_empty() && self.state == State::Live {
             revision = visible;
             // The queue of a watch that once was busy must not hold its memory for good.
-            self.queue.shrink_to(64);
+            self.queue.shrink_to(16);
         }
         WatchResponse { revision, events }
     }
