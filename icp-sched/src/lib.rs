@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`model`] | pods and nodes, as far as placement goes; read from API objects or filled in by hand |
 //! | [`cache`] | the cluster as columns: what nodes have and what is taken, pods by class |
+//! | [`config`] | KubeSchedulerConfiguration files |
 //! | [`framework`] | what a plugin is, and the explanation of a decision |
 //! | [`plugins`] | the default plugins of upstream |
 //! | [`queue`] | pods that wait |
@@ -17,6 +18,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod cache;
+pub mod config;
 pub mod framework;
 pub mod machine;
 pub mod model;

@@ -129,6 +129,7 @@ impl Design<'_> {
                     access: self.access(own),
                     identity: name.clone(),
                     leader_election: true,
+                    configuration: None,
                 }),
             ),
             (

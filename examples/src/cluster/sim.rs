@@ -157,10 +157,12 @@ impl SimCluster {
             tasks.spawn(async move {
                 controller_manager::drive(manager, crate::daemon::seed(), client, stopped).await;
             });
-            let config = scheduler::Config { access, identity, leader_election: true };
+            let config = scheduler::Config { access, identity, leader_election: true, configuration: None };
             let (client, stopped) = (user("system:kube-scheduler"), stop.clone());
             tasks.spawn(async move {
-                scheduler::drive(&config, crate::daemon::seed(), client, stopped).await;
+                if let Err(e) = scheduler::drive(&config, crate::daemon::seed(), client, stopped).await {
+                    eprintln!("scheduler: {e}");
+                }
             });
         }
 

@@ -18,6 +18,7 @@ pub mod calico_node;
 pub mod controller_manager;
 pub mod dns;
 pub mod etcd;
+pub mod kubeconfig;
 pub mod kubelet;
 pub mod proxy;
 pub mod scheduler;
@@ -264,13 +265,19 @@ impl Role {
     }
 }
 
-/// Reads a daemon's configuration.
+/// Reads a daemon's configuration. A KubeSchedulerConfiguration, in YAML or JSON, is one for the scheduler: it reaches the
+/// API servers by its `clientConnection.kubeconfig`.
 ///
 /// # Errors
 /// [`DaemonError::Config`].
 pub fn read(path: &std::path::Path) -> Result<Role, DaemonError> {
     let fail = |detail: String| DaemonError::Config { path: path.into(), detail };
     let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
+    if let Ok(document) = serde_saphyr::from_str::<serde_json::Value>(&text)
+        && document.get("kind").and_then(serde_json::Value::as_str) == Some(icp_sched::config::KIND)
+    {
+        return Ok(Role::Scheduler(scheduler::Config::of_file(path)));
+    }
     serde_json::from_str(&text).map_err(|e| fail(e.to_string()))
 }
 

@@ -5,13 +5,22 @@ use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::vec::Vec;
 
-use super::{Check, Cycle, FilterPlan, Plugin, Rejected, Rejection};
+use super::{Check, Cycle, FilterPlan, Plugin, Point, Points, Rejected, Rejection};
 use crate::cache::NodeId;
 
 /// A plugin with its weight.
 pub(crate) struct Slot {
     pub(crate) plugin: Box<dyn Plugin>,
     pub(crate) weight: i64,
+    /// Where it has a say.
+    pub(crate) points: Points,
+}
+
+impl Slot {
+    /// Whether it has a say there.
+    pub(crate) const fn at(&self, point: Point) -> bool {
+        self.points.contains(point)
+    }
 }
 
 /// What the filters say.
@@ -37,10 +46,15 @@ impl<'a> Checks<'a> {
         let mut only: Option<(BTreeSet<NodeId>, Vec<&'static str>)> = None;
         for slot in slots {
             let name = slot.plugin.name();
+            let (whole, single) = (slot.at(Point::PreFilter), slot.at(Point::Filter));
+            if !whole && !single {
+                continue;
+            }
             match slot.plugin.filter(cycle) {
                 FilterPlan::Skip => {}
                 FilterPlan::Reject(r) => return Err(r.by(name)),
-                FilterPlan::Each(check) => checks.push((name, check)),
+                FilterPlan::Each(check) if single => checks.push((name, check)),
+                FilterPlan::Each(_) => {}
                 FilterPlan::Only(nodes, check) => {
                     let nodes: BTreeSet<NodeId> = nodes.into_iter().collect();
                     only = Some(match only {
@@ -50,7 +64,9 @@ impl<'a> Checks<'a> {
                             (before.intersection(&nodes).copied().collect(), names)
                         }
                     });
-                    checks.push((name, check));
+                    if single {
+                        checks.push((name, check));
+                    }
                 }
             }
         }

@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Cycle, Rejection, Slot, Survey};
+use super::{Cycle, Point, Rejection, Slot, Survey};
 
 /// What became of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Explanation {
     pub(crate) fn new(slots: &[Slot], cycle: Cycle<'_>, survey: Survey) -> Self {
         let name = |id| cycle.cluster.node(id).map(|n| n.name.clone()).unwrap_or_default();
         let mut by_plugin = Vec::new();
-        for slot in slots {
+        for slot in slots.iter().filter(|s| s.at(Point::Score)) {
             if let Some(points) = slot.plugin.score(&cycle, &survey.feasible) {
                 by_plugin.push((slot.plugin.name(), slot.weight, points));
             }

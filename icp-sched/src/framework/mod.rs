@@ -22,11 +22,13 @@
 mod cycle;
 mod explain;
 mod plugin;
+mod points;
 mod status;
 
 pub(crate) use explain::fit_error;
 pub use explain::{Explanation, NodeReport, Verdict};
 pub use plugin::{Check, Cycle, FilterPlan, Plugin, SCORE_MAX, normalize};
+pub use points::{Point, Points};
 pub use status::{Code, Reason, Reasons, Rejected, Rejection};
 
 pub(crate) use cycle::{Checks, Slot, Survey, survey, survey_some};

@@ -2,6 +2,7 @@
 
 use alloc::string::String;
 
+use icp_core::base::Duration;
 use icp_core::client::LeaderElectorConfig;
 
 /// What the machine needs to know; the defaults are those of kube-scheduler.
@@ -17,6 +18,12 @@ pub struct SchedulerConfig {
     pub bindings_max: usize,
     /// Pods that one event or wake decides on at most, so that renewals of the Lease are never late.
     pub decisions_max: usize,
+    /// The first pause of a pod that found no node; it doubles with each try (`podInitialBackoffSeconds`).
+    pub backoff_initial: Duration,
+    /// The longest pause (`podMaxBackoffSeconds`).
+    pub backoff_max: Duration,
+    /// A pod whose volumes are not bound by then tries again (`bindTimeoutSeconds`).
+    pub volumes_timeout: Duration,
 }
 
 impl Default for SchedulerConfig {
@@ -27,6 +34,9 @@ impl Default for SchedulerConfig {
             leader_election: None,
             bindings_max: 512,
             decisions_max: 64,
+            backoff_initial: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(10),
+            volumes_timeout: Duration::from_secs(600),
         }
     }
 }

@@ -42,8 +42,6 @@ const STORAGE: [Gvr; 6] = [
     Gvr::new("storage.k8s.io", "v1", "csidrivers"),
     Gvr::new("storage.k8s.io", "v1", "csistoragecapacities"),
 ];
-/// A pod whose volumes are not bound by then tries again (`bindTimeoutSeconds`).
-const VOLUMES_TIMEOUT: Duration = Duration::from_secs(600);
 /// A request without an answer counts as failed with unknown outcome.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause before a pod is read again to learn what became of its binding.
@@ -120,11 +118,11 @@ impl SchedulerMachine {
         let elector = config.leader_election.clone().map(|c| LeaderElector::new(c, rng.child("elector")));
         let recorder = EventRecorder::new(&config.scheduler_name, &config.instance, rng.child("events"));
         Self {
+            queue: Queue::new(config.backoff_initial, config.backoff_max),
             config,
             rng,
             ids: RequestIds::new(),
             scheduler: builder.build(),
-            queue: Queue::default(),
             informers: BTreeMap::new(),
             informer_of: BTreeMap::new(),
             elector,
@@ -198,7 +196,7 @@ impl SchedulerMachine {
         self.informers.clear();
         self.informer_of.clear();
         self.scheduler.reset();
-        self.queue = Queue::default();
+        self.queue = Queue::new(self.config.backoff_initial, self.config.backoff_max);
         self.flights.clear();
         self.timers = TimingWheel::new();
         self.awaiting_volumes.clear();
@@ -475,6 +473,10 @@ impl SchedulerMachine {
         {
             self.scheduler.nominate(pod.clone(), node);
         }
+        let profile = self.scheduler.profile(&pod.scheduler_name);
+        if profile.is_some_and(|p| !self.scheduler.minds_gates(p)) {
+            pod.gates.clear();
+        }
         if let Some(spec) = self.scheduler.cluster().canonical(&pod.spec) {
             pod.spec = Arc::clone(spec);
         }
@@ -503,6 +505,7 @@ impl SchedulerMachine {
         match self.scheduler.schedule(&pod) {
             Ok(placement) => {
                 let node = self.scheduler.node(placement.node);
+                let node = node.filter(|_| self.scheduler.has_plugin("VolumeBinding"));
                 let todo = node.map(|n| preparations(self.scheduler.cluster(), &pod.spec, n));
                 let todo = todo.and_then(Result::ok).unwrap_or_default();
                 self.scheduler.assume(pod.clone(), placement.node);
@@ -562,7 +565,7 @@ impl SchedulerMachine {
             self.send(now, request, Flight::Prepare { pod: pod.clone() }, out);
         }
         let id = self.ids.next_id();
-        self.timers.set(id, now + VOLUMES_TIMEOUT);
+        self.timers.set(id, now + self.config.volumes_timeout);
         self.awaiting_volumes.insert(id, (pod, node));
     }
 

@@ -28,6 +28,7 @@ mod volumes;
 pub use affinity::{AffinityTerm, NodeTerm, PreferredNodeTerm, WeightedAffinityTerm};
 pub use error::ModelError;
 pub use node::{Image, Node};
+pub(crate) use pod::node_affinity;
 pub use pod::{HostPort, Pod, PodSpec};
 pub use requests::Resources;
 pub use spread::SpreadConstraint;

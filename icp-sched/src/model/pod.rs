@@ -260,6 +260,30 @@ impl PodSpec {
     }
 }
 
+/// Required terms and preferences of a node affinity.
+pub(crate) type NodeTerms = (Option<Vec<NodeTerm>>, Vec<PreferredNodeTerm>);
+
+/// Reads a v1 NodeAffinity that is in no pod.
+pub(crate) fn node_affinity(value: &Value) -> Result<NodeTerms, String> {
+    let raw: raw::NodeAffinity =
+        serde::Deserialize::deserialize(value).map_err(|e: serde_json::Error| e.to_string())?;
+    let nobody = Object::new("v1", "Pod", "", "");
+    let read = Reader { object: &nobody };
+    let fault = |e: ModelError| match e {
+        ModelError::Selector { message, .. } => message,
+        other @ ModelError::Decode { .. } => other.to_string(),
+    };
+    let required = raw.required.map(|s| s.node_selector_terms.iter().map(|t| read.node_term(t)).collect());
+    let preferred = raw.preferred.unwrap_or_default();
+    let preferred = preferred.iter().map(|p| {
+        if !(1..=100).contains(&p.weight) {
+            return Err(alloc::format!("weight {} is not in the range 1-100", p.weight));
+        }
+        Ok(PreferredNodeTerm { weight: p.weight, term: read.node_term(&p.preference).map_err(fault)? })
+    });
+    Ok((required.transpose().map_err(fault)?, preferred.collect::<Result<_, String>>()?))
+}
+
 struct Reader<'a> {
     object: &'a Object,
 }

@@ -59,8 +59,8 @@ pub fn defaults() -> Vec<(Box<dyn Plugin>, i64)> {
         (Box::new(VolumeZone), 0),
         (Box::new(PodTopologySpread::default()), 2),
         (Box::new(InterPodAffinity::default()), 2),
+        (Box::new(NodeDeclaredFeatures), 0),
         (Box::new(BalancedAllocation::default()), 1),
         (Box::new(ImageLocality), 1),
-        (Box::new(NodeDeclaredFeatures), 0),
     ]
 }

@@ -9,7 +9,7 @@ use icp_core::client::ObjectKey;
 use super::ClusterEvent;
 use crate::model::Pod;
 
-/// First and longest pause of a pod that found no node (`podInitialBackoffSeconds`, `podMaxBackoffSeconds`).
+/// First and longest pause of a pod that found no node, unless told otherwise.
 const BACKOFF_INITIAL: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// A pod that nothing happened for is tried anyway after this long (`podMaxInUnschedulablePodsDuration`).
@@ -53,10 +53,12 @@ pub struct QueueSizes {
 }
 
 /// Pods that wait for a node. The most important comes first, then the one that waits longest (PrioritySort). Pauses
-/// double from 1 s to 10 s; a pod that pauses is taken early when no other is ready (KEP-5142), except after an
+/// double, from 1 s to 10 s unless told otherwise; a pod that pauses is taken early when no other is ready (KEP-5142), except after an
 /// error.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Queue {
+    backoff_initial: Duration,
+    backoff_max: Duration,
     pods: BTreeMap<ObjectKey, Waiting>,
     active: BTreeMap<(Reverse<i32>, Time, u64), ObjectKey>,
     /// When pauses end.
@@ -70,7 +72,34 @@ pub struct Queue {
     order: u64,
 }
 
+impl Default for Queue {
+    fn default() -> Self {
+        Self::new(BACKOFF_INITIAL, BACKOFF_MAX)
+    }
+}
+
 impl Queue {
+    /// A queue whose pauses begin with `initial` and double up to `max`.
+    #[must_use]
+    pub fn new(initial: Duration, max: Duration) -> Self {
+        Self {
+            backoff_initial: initial,
+            backoff_max: max.max(initial),
+            pods: BTreeMap::new(),
+            active: BTreeMap::new(),
+            backoff: TimingWheel::new(),
+            early: BTreeSet::new(),
+            stuck: TimingWheel::new(),
+            stuck_by: BTreeMap::new(),
+            order: 0,
+        }
+    }
+
+    fn pause(&self, failures: u32) -> Duration {
+        let factor = 1_u32.checked_shl(failures.saturating_sub(1).min(31)).unwrap_or(u32::MAX);
+        self.backoff_initial.saturating_mul(factor).min(self.backoff_max)
+    }
+
     /// A pod wants a node, or changed while it waits. A change gives a stuck pod another chance.
     pub fn set(&mut self, now: Time, pod: Pod) {
         let gated = !pod.gates.is_empty();
@@ -157,7 +186,8 @@ impl Queue {
         waiting.failures = waiting.failures.saturating_add(1);
         waiting.last_try = now;
         waiting.place = Place::Backoff;
-        let due = now + pause(waiting.failures);
+        let failures = waiting.failures;
+        let due = now + self.pause(failures);
         self.backoff.set(key.clone(), due);
     }
 
@@ -215,11 +245,11 @@ impl Queue {
             return;
         }
         self.leave(key);
-        let Some(waiting) = self.pods.get_mut(key) else { return };
-        let due = waiting.last_try + pause(waiting.failures);
+        let Some((failures, last_try)) = self.pods.get(key).map(|w| (w.failures, w.last_try)) else { return };
+        let due = last_try + self.pause(failures);
         if due <= now {
             self.activate(now, key);
-        } else {
+        } else if let Some(waiting) = self.pods.get_mut(key) {
             waiting.place = Place::Backoff;
             self.backoff.set(key.clone(), due);
             self.early.insert((due, key.clone()));
@@ -272,11 +302,6 @@ impl Queue {
             Place::Working | Place::Gated => {}
         }
     }
-}
-
-fn pause(failures: u32) -> Duration {
-    let factor = 1_u32.checked_shl(failures.saturating_sub(1).min(31)).unwrap_or(u32::MAX);
-    BACKOFF_INITIAL.saturating_mul(factor).min(BACKOFF_MAX)
 }
 
 #[cfg(test)]

@@ -8,12 +8,12 @@ use core::fmt;
 use super::fast::Fast;
 use super::profile::{Profile, Sampling};
 use super::{DEFAULT_SCHEDULER, Scheduler, TieBreak};
-use crate::framework::{Plugin, Slot};
+use crate::framework::{Plugin, Points, Slot};
 use crate::plugins;
 
 /// Puts a [`Scheduler`] together.
 pub struct SchedulerBuilder {
-    slots: Vec<(Box<dyn Plugin>, i64)>,
+    slots: Vec<Slot>,
     ties: TieBreak,
     /// Plugins and weights are the default ones.
     default: bool,
@@ -21,19 +21,26 @@ pub struct SchedulerBuilder {
     name: String,
     percentage: u8,
     preempts: bool,
+    gates: bool,
     profiles: Vec<SchedulerBuilder>,
+}
+
+fn everywhere(plugins: Vec<(Box<dyn Plugin>, i64)>) -> Vec<Slot> {
+    let slots = plugins.into_iter().map(|(plugin, weight)| Slot { plugin, weight, points: Points::ALL });
+    slots.collect()
 }
 
 impl Default for SchedulerBuilder {
     fn default() -> Self {
         Self {
-            slots: plugins::defaults(),
+            slots: everywhere(plugins::defaults()),
             ties: TieBreak::default(),
             default: true,
             fast: true,
             name: DEFAULT_SCHEDULER.into(),
             percentage: 100,
             preempts: true,
+            gates: true,
             profiles: Vec::new(),
         }
     }
@@ -41,7 +48,7 @@ impl Default for SchedulerBuilder {
 
 impl fmt::Debug for SchedulerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = self.slots.iter().map(|(p, weight)| (p.name(), weight));
+        let names = self.slots.iter().map(|s| (s.plugin.name(), s.weight));
         f.debug_map().entries(names).finish()
     }
 }
@@ -51,7 +58,7 @@ impl SchedulerBuilder {
     #[must_use]
     pub fn plugin(mut self, plugin: impl Plugin + 'static, weight: i64) -> Self {
         self.default = false;
-        self.slots.push((Box::new(plugin), weight));
+        self.slots.push(Slot { plugin: Box::new(plugin), weight, points: Points::ALL });
         self
     }
 
@@ -60,9 +67,9 @@ impl SchedulerBuilder {
     #[must_use]
     pub fn replace(mut self, plugin: impl Plugin + 'static) -> Self {
         self.default = false;
-        match self.slots.iter_mut().find(|(p, _)| p.name() == plugin.name()) {
-            Some((old, _)) => *old = Box::new(plugin),
-            None => self.slots.push((Box::new(plugin), 1)),
+        match self.slots.iter_mut().find(|s| s.plugin.name() == plugin.name()) {
+            Some(slot) => slot.plugin = Box::new(plugin),
+            None => self.slots.push(Slot { plugin: Box::new(plugin), weight: 1, points: Points::ALL }),
         }
         self
     }
@@ -71,7 +78,7 @@ impl SchedulerBuilder {
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {
         self.default = false;
-        self.slots.retain(|(p, _)| p.name() != name);
+        self.slots.retain(|s| s.plugin.name() != name);
         self
     }
 
@@ -79,8 +86,8 @@ impl SchedulerBuilder {
     #[must_use]
     pub fn weight(mut self, name: &str, weight: i64) -> Self {
         self.default = false;
-        for (_, w) in self.slots.iter_mut().filter(|(p, _)| p.name() == name) {
-            *w = weight;
+        for slot in self.slots.iter_mut().filter(|s| s.plugin.name() == name) {
+            slot.weight = weight;
         }
         self
     }
@@ -103,7 +110,22 @@ impl SchedulerBuilder {
     #[must_use]
     pub fn only(mut self, plugins: Vec<(Box<dyn Plugin>, i64)>) -> Self {
         self.default = false;
-        self.slots = plugins;
+        self.slots = everywhere(plugins);
+        self
+    }
+
+    /// The same, each with the points at which it has a say.
+    pub(crate) fn only_at(mut self, plugins: Vec<(Box<dyn Plugin>, i64, Points)>) -> Self {
+        self.default = false;
+        let slots = plugins.into_iter().map(|(plugin, weight, points)| Slot { plugin, weight, points });
+        self.slots = slots.collect();
+        self
+    }
+
+    /// Places pods whatever scheduling gates they have (without the plugin SchedulingGates).
+    #[must_use]
+    pub const fn without_gates(mut self) -> Self {
+        self.gates = false;
         self
     }
 
@@ -143,14 +165,14 @@ impl SchedulerBuilder {
     }
 
     fn into_profile(self) -> Profile {
-        let slots = self.slots.into_iter().map(|(plugin, weight)| Slot { plugin, weight });
         Profile {
             name: self.name,
-            slots: slots.collect(),
+            slots: self.slots,
             fast: Fast::default(),
             fast_plugins: self.default && self.fast,
             sampling: Sampling::new(self.percentage),
             preempts: self.preempts,
+            gates: self.gates,
         }
     }
 

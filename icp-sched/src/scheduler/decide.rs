@@ -15,7 +15,7 @@ use super::profile::{Profile, Sampling};
 use super::{SchedulerBuilder, TieBreak};
 use crate::cache::{Cluster, NodeId};
 use crate::framework::{
-    Checks, Code, Cycle, Explanation, Rejection, Slot, Survey, fit_error, survey, survey_some,
+    Checks, Code, Cycle, Explanation, Point, Rejection, Slot, Survey, fit_error, survey, survey_some,
 };
 use crate::model::{Node, Pod};
 
@@ -76,6 +76,8 @@ pub struct Scheduler {
     pub(super) sampling: Sampling,
     /// Whether others are evicted for pods that find no node.
     pub(super) preempts: bool,
+    /// Whether pods wait for their scheduling gates to go.
+    pub(super) gates: bool,
     /// The name of the profile whose plugins these are.
     pub(super) name: String,
     /// The names of all profiles.
@@ -120,6 +122,7 @@ impl Scheduler {
             fast_plugins: profile.fast_plugins,
             sampling: profile.sampling,
             preempts: profile.preempts,
+            gates: profile.gates,
             name: profile.name,
             names,
             others,
@@ -325,7 +328,7 @@ fn totals(slots: &[Slot], cycle: Cycle<'_>, feasible: &[NodeId]) -> Vec<i64> {
     if feasible.len() < 2 {
         return totals;
     }
-    for slot in slots.iter().filter(|s| s.weight != 0) {
+    for slot in slots.iter().filter(|s| s.weight != 0 && s.at(Point::Score)) {
         if let Some(points) = slot.plugin.score(&cycle, feasible) {
             for (total, p) in totals.iter_mut().zip(points) {
                 *total = total.saturating_add(p.saturating_mul(slot.weight));

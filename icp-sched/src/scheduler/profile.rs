@@ -6,7 +6,7 @@ use core::mem;
 
 use super::Scheduler;
 use super::fast::Fast;
-use crate::framework::Slot;
+use crate::framework::{Points, Slot};
 use crate::model::Pod;
 
 /// The scheduler that pods ask for which name none (`v1.DefaultSchedulerName`).
@@ -56,6 +56,7 @@ pub(super) struct Profile {
     pub(super) fast_plugins: bool,
     pub(super) sampling: Sampling,
     pub(super) preempts: bool,
+    pub(super) gates: bool,
 }
 
 impl Scheduler {
@@ -86,6 +87,25 @@ impl Scheduler {
         mem::swap(&mut self.fast_plugins, &mut other.fast_plugins);
         mem::swap(&mut self.sampling, &mut other.sampling);
         mem::swap(&mut self.preempts, &mut other.preempts);
+        mem::swap(&mut self.gates, &mut other.gates);
+    }
+
+    /// Whether pods of a profile wait for their scheduling gates to go.
+    #[must_use]
+    pub fn minds_gates(&self, profile: &str) -> bool {
+        let other = self.others.iter().find(|p| p.name == profile);
+        other.map_or(self.gates, |p| p.gates)
+    }
+
+    /// Whether the plugins are the default ones, so that decisions follow changes.
+    #[cfg(test)]
+    pub(crate) const fn is_usual(&self) -> bool {
+        self.fast_plugins
+    }
+
+    /// Whether the profile that decided last has a plugin, at any point.
+    pub(crate) fn has_plugin(&self, name: &str) -> bool {
+        self.slots.iter().any(|s| s.plugin.name() == name && s.points != Points::NONE)
     }
 
     /// How many nodes have to be found that will do; `None` for all.

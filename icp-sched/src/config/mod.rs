@@ -1,0 +1,51 @@
+//! `KubeSchedulerConfiguration`, version v1: what kube-scheduler reads from `--config`.
+//!
+//! A document is read strictly, defaulted and validated as upstream does it; every fault names its field. Where this
+//! scheduler differs: `percentageOfNodesToScore` is 100 unless the file says otherwise; `parallelism`, `clientConnection`
+//! but for its kubeconfig, `enableProfiling`, `enableContentionProfiling`, `delayCacheUntilActive` and the arguments of
+//! DefaultPreemption are checked and have no effect, because a decision is one thread's and looks at all nodes anyway.
+//!
+//! ```
+//! use icp_core::base::Rng;
+//! use icp_sched::TieBreak;
+//! use icp_sched::config::{Registry, SchedulerConfiguration};
+//! use serde_json::json;
+//!
+//! let file = json!({
+//!     "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration",
+//!     "profiles": [{"schedulerName": "packing", "pluginConfig": [{"name": "NodeResourcesFit", "args":
+//!         {"scoringStrategy": {"type": "MostAllocated", "resources": [{"name": "cpu", "weight": 1}]}}}]}],
+//! });
+//! let registry = Registry::default();
+//! let config = SchedulerConfiguration::from_value(&file, &registry).unwrap();
+//! let scheduler = config.scheduler(&registry).unwrap().ties(TieBreak::Seeded(Rng::new(1))).build();
+//! assert_eq!(scheduler.profiles().collect::<Vec<_>>(), ["packing"]);
+//!
+//! let wrong = json!({"apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration",
+//!     "profiles": [{"plugins": {"score": {"enabled": [{"name": "Fair"}]}}}]});
+//! assert_eq!(SchedulerConfiguration::from_value(&wrong, &registry).unwrap_err().to_string(),
+//!     r#"profiles[0].plugins.score.enabled[0].name: Invalid value: "Fair": plugin "Fair" does not exist"#);
+//! ```
+
+mod args;
+mod build;
+mod error;
+mod plugins;
+mod read;
+#[cfg(test)]
+mod tests;
+mod types;
+mod write;
+
+pub use build::Registry;
+pub use error::{ConfigError, ConfigErrors};
+pub use plugins::EnabledPlugin;
+pub use types::{
+    ClientConnection, ExtenderConfiguration, LeaderElection, ManagedResource, ProfileConfiguration,
+    SchedulerConfiguration, TlsConfig,
+};
+
+/// The version that is read.
+pub const VERSION: &str = "kubescheduler.config.k8s.io/v1";
+/// Its kind.
+pub const KIND: &str = "KubeSchedulerConfiguration";
