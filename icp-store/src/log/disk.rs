@@ -13,7 +13,7 @@ use super::frame::{
     ALIGN, FILE_BYTES_MAX, FRAME_HEADER_BYTES, HEADER_BYTES, Header, LOG_MAGIC, PAYLOAD_BYTES_MAX, frame,
 };
 use super::recover::{Recovered, Tail, recover};
-use super::snapshot::write_snapshot;
+use super::snapshot::{write_snapshot, written_for};
 use super::{File, Files, Log, LogError, SnapshotJob};
 use crate::store::Entry;
 
@@ -216,6 +216,19 @@ impl<F: Files> Log for DiskLog<F> {
         let io = |operation: &'static str, file: &str, e: &io::Error| {
             LogError::io(operation, &files.shown(file), e)
         };
+        let refused = |detail: &str| {
+            let (file, detail) = (files.shown(SNAPSHOT_TMP), format!("{detail}; the one in force stays"));
+            Err(LogError::Io { operation: "put into force", file, detail })
+        };
+        if seq > self.last_seq || self.unsynced {
+            return refused("it covers entries that are not durable yet");
+        }
+        if self.snapshot.is_some_and(|(newest, _)| seq < newest) {
+            return refused("a newer one is in force");
+        }
+        if written_for(&self.files).map_err(|e| io("read", SNAPSHOT_TMP, &e))? != Some(seq) {
+            return refused("it was written for other entries");
+        }
         self.files.rename(SNAPSHOT_TMP, &name).map_err(|e| io("rename", SNAPSHOT_TMP, &e))?;
         self.files.sync_directory().map_err(|e| io("sync", "", &e))?;
         let bytes = self.files.len(&name).map_err(|e| io("stat", &name, &e))?;

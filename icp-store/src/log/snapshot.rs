@@ -74,6 +74,13 @@ fn write<F: Files>(
     }
 }
 
+/// The last entry that the snapshot covers which was written beside the one in force.
+pub(super) fn written_for<F: Files>(files: &F) -> io::Result<Option<u64>> {
+    let mut header = Vec::new();
+    files.read(SNAPSHOT_TMP)?.take(HEADER_BYTES as u64).read_to_end(&mut header)?;
+    Ok(Header::parse(SNAPSHOT_TMP, SNAPSHOT_MAGIC, &header).ok().map(|h| h.seq))
+}
+
 /// Reads a snapshot frame by frame and returns its bytes. It must be whole: it was synced before it got its name.
 pub(super) fn read_snapshot<F: Files>(
     files: &F,
