@@ -11,6 +11,7 @@ use icp_core::storage::{
     Compare, DeleteRangeRequest, KeyRange, KeyValue, Op, OpResponse, PutRequest, RangeRequest, Revision,
     Storage, StorageError, Txn, TxnResponse, WatchRequest,
 };
+use tokio::task::JoinHandle;
 
 use super::watch::last_wanted;
 use super::{Attempt, Call, History, Operation, Truth, Watched};
@@ -65,6 +66,8 @@ impl Recorder {
             }
             Err(e) if outcome_is_unknown(&e) => {
                 self.record(client, invoked, false, Call::Txn(txn, None));
+                // A server that is down is not asked all the time.
+                tokio::time::sleep(Duration::from_millis(20)).await;
                 None
             }
             // Refused before it did anything.
@@ -134,7 +137,13 @@ impl Recorder {
     /// it stood whenever it ends, and now and then without need.
     pub async fn watcher(self, seed: u64, n: usize, offset: Revision) {
         let mut rng = Rng::new(seed).child(&format!("watcher {n}"));
-        let Ok(read) = self.store.range(RangeRequest::new(KeyRange::key("?"))).await else { return };
+        let newest = loop {
+            match self.store.range(RangeRequest::new(KeyRange::key("?"))).await {
+                Ok(read) => break read.revision,
+                // A server that is still starting.
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        };
         let range = match rng.below(4) {
             0 => KeyRange::key(format!("k{}", rng.below(KEYS))),
             1 => KeyRange::between(format!("k{}", rng.below(4)), format!("k{}", 4 + rng.below(4))),
@@ -145,7 +154,7 @@ impl Recorder {
             progress_notify: true,
             no_put: rng.below(5) == 0,
             no_delete: rng.below(5) == 0,
-            ..WatchRequest::new(range, (read.revision + offset).max(1))
+            ..WatchRequest::new(range, (newest + offset).max(1))
         };
         let (number, mut from) = {
             let mut history = self.history();
@@ -263,22 +272,52 @@ impl Recorder {
     }
 }
 
-/// Clients, watchers and a caretaker at once on one store; what they did, and what was true.
-pub async fn run(store: Arc<dyn Storage>, seed: u64, clients: usize, calls: u64) -> (History, Truth) {
+/// Clients, watchers and a caretaker at once on one store.
+pub struct Running {
+    recorder: Recorder,
+    clients: Vec<JoinHandle<()>>,
+    watchers: Vec<JoinHandle<()>>,
+    caretaker: JoinHandle<Truth>,
+}
+
+/// Starts them; each client makes `calls` calls.
+pub fn start(store: Arc<dyn Storage>, seed: u64, clients: usize, calls: u64) -> Running {
     let recorder = Recorder::new(store);
-    let mut truth = Truth::new();
-    let watchers: Vec<_> =
-        (0..6).map(|n| tokio::spawn(recorder.clone().watcher(seed, n, [0, 1, -5, 30, 0, 1][n]))).collect();
-    let caretaker = tokio::spawn(recorder.clone().caretaker(seed, truth.clone()));
-    let tasks: Vec<_> = (0..clients).map(|n| tokio::spawn(recorder.clone().client(n, seed, calls))).collect();
-    for task in tasks {
-        task.await.unwrap();
+    let offsets = [0, 1, -5, 30, 0, 1];
+    let watch = |(n, offset)| tokio::spawn(recorder.clone().watcher(seed, n, offset));
+    let watchers = offsets.into_iter().enumerate().map(watch).collect();
+    let caretaker = tokio::spawn(recorder.clone().caretaker(seed, Truth::new()));
+    let clients = (0..clients).map(|n| tokio::spawn(recorder.clone().client(n, seed, calls))).collect();
+    Running { recorder, clients, watchers, caretaker }
+}
+
+impl Running {
+    /// How many calls were answered.
+    pub fn answered(&self) -> usize {
+        self.recorder.history().operations.iter().filter(|o| o.returned.is_some()).count()
     }
-    recorder.stop();
-    truth = caretaker.await.unwrap();
-    recorder.settle(&mut truth).await.unwrap();
-    watchers.into_iter().for_each(|w| w.abort());
-    (recorder.take(), truth)
+
+    /// Lets the clients make no more calls.
+    pub fn stop(&self) {
+        self.recorder.stop();
+    }
+
+    /// Waits for the clients, and until every watch was told everything; what they did, and what was true.
+    pub async fn finish(self) -> (History, Truth) {
+        for client in self.clients {
+            client.await.unwrap();
+        }
+        self.recorder.stop();
+        let mut truth = self.caretaker.await.unwrap();
+        self.recorder.settle(&mut truth).await.unwrap();
+        self.watchers.into_iter().for_each(|w| w.abort());
+        (self.recorder.take(), truth)
+    }
+}
+
+/// Runs them until each client has made its calls.
+pub async fn run(store: Arc<dyn Storage>, seed: u64, clients: usize, calls: u64) -> (History, Truth) {
+    start(store, seed, clients, calls).finish().await
 }
 
 /// The answer of a read inside a transaction, for those who look for one to change.
