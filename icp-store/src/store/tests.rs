@@ -62,28 +62,6 @@ fn ids_of_leases_are_chosen_by_the_seed() {
     assert!(grant(1).0 > 0 && grant(1).0 != grant(1).1);
 }
 
-/// etcd 17780: the revision never goes back over a restart, also after compaction of everything.
-#[test]
-fn etcd_17780_the_revision_survives_a_restart_after_compaction() {
-    let mut store = Store::new(Config::default());
-    let mut log = Vec::new();
-    for _ in 0..4 {
-        store.txn(Time::ZERO, &put("a", 0)).unwrap();
-    }
-    let range = KeyRange::prefix("");
-    let delete = Op::DeleteRange(icp_core::storage::DeleteRangeRequest { range, prev_kv: false });
-    store.txn(Time::ZERO, &Txn { success: vec![delete], ..Txn::default() }).unwrap();
-    store.publish_all();
-    store.compact(6).unwrap();
-    log.extend(store.take_entries());
-    for entries in [log, store.snapshot()] {
-        let mut again = Store::new(Config::default());
-        entries.iter().for_each(|e| again.replay(Time::ZERO, e).unwrap());
-        assert_eq!((again.visible(), again.status()), (6, store.status()));
-        assert_eq!(again.txn(Time::ZERO, &put("a", 0)).unwrap().revision, 7);
-    }
-}
-
 /// etcd 18055: snapshots of snapshots, in a row.
 #[test]
 fn etcd_18055_a_snapshot_of_a_restored_store_is_the_same() {

@@ -1,4 +1,4 @@
-//! What a watch guarantees, checked over random histories, and the bugs that etcd had.
+//! What a watch guarantees, checked over random histories. The bugs that etcd had are in `tests/etcd_bugs.rs`.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -242,14 +242,6 @@ fn put(store: &mut Store, key: &'static str) -> i64 {
     revision
 }
 
-fn delete(store: &mut Store, key: &'static str) -> i64 {
-    let range = KeyRange::key(key);
-    let success = vec![Op::DeleteRange(DeleteRangeRequest { range, prev_kv: false })];
-    let revision = store.txn(Time::ZERO, &Txn { success, ..Txn::default() }).unwrap().revision;
-    store.publish_all();
-    revision
-}
-
 fn watch(store: &mut Store, start: i64) -> WatchId {
     store.watch(WatchRequest::new(KeyRange::prefix("k"), start)).unwrap()
 }
@@ -257,107 +249,6 @@ fn watch(store: &mut Store, start: i64) -> WatchId {
 fn revisions(polled: Polled) -> Vec<i64> {
     let Polled::Batch(batch) = polled else { panic!("{polled:?}") };
     batch.events.iter().map(|e| e.kv.mod_revision).collect()
-}
-
-#[test]
-fn etcd_15220_progress_is_never_ahead_of_events() {
-    let mut store = Store::new(Config::default());
-    let id = watch(&mut store, 0);
-    put(&mut store, "k");
-    store.request_progress(id);
-    assert_eq!(revisions(store.poll_watch(id)), [2]);
-    let Polled::Batch(progress) = store.poll_watch(id) else { panic!() };
-    assert_eq!((progress.revision, progress.events.len()), (2, 0));
-    assert_eq!(store.poll_watch(id), Polled::Pending);
-}
-
-#[test]
-fn etcd_15271_a_restored_store_repeats_nothing() {
-    let mut store = Store::new(Config::default());
-    (0..5).for_each(|_| _ = put(&mut store, "k"));
-    store.compact(3).unwrap();
-    let mut again = Store::new(Config::default());
-    for entry in store.snapshot() {
-        again.replay(Time::ZERO, &entry).unwrap();
-    }
-    let id = watch(&mut again, 5);
-    put(&mut again, "k");
-    let seen = revisions(again.poll_watch(id));
-    assert_eq!(seen, [5, 6, 7]);
-}
-
-#[test]
-fn etcd_17247_a_change_within_a_transaction_is_one_event() {
-    let mut store = Store::new(Config::default());
-    let id = watch(&mut store, 0);
-    let read = Op::Range(icp_core::storage::RangeRequest::new(KeyRange::key("k")));
-    let success = vec![Op::Put(PutRequest::new("k", "v")), read, Op::Txn(Txn::default())];
-    store.txn(Time::ZERO, &Txn { success, ..Txn::default() }).unwrap();
-    store.publish_all();
-    assert_eq!(revisions(store.poll_watch(id)), [2]);
-    assert_eq!(store.poll_watch(id), Polled::Pending);
-}
-
-#[test]
-fn etcd_17529_a_slow_watcher_gets_all_or_is_cut() {
-    let mut store = Store::new(Config { watch_lag_events_max: 3, ..Config::default() });
-    let id = watch(&mut store, 0);
-    (0..10).for_each(|_| _ = put(&mut store, "k"));
-    assert_eq!(revisions(store.poll_watch(id)), [2, 3, 4]);
-    assert_eq!(store.poll_watch(id), Polled::Ended(Some(StorageError::SlowWatcher { lag_max: 3 })));
-    // It resumes where it was cut.
-    let id = watch(&mut store, 5);
-    assert_eq!(revisions(store.poll_watch(id)), (5..12).collect::<Vec<_>>());
-}
-
-#[test]
-fn etcd_17529_a_watcher_in_the_past_is_not_starved_by_writes() {
-    let mut store = Store::new(Config { watch_lag_events_max: 3, ..Config::default() });
-    (0..25_000).for_each(|_| _ = put(&mut store, "k"));
-    let id = watch(&mut store, 2);
-    let mut seen = 1;
-    while seen < store.visible() {
-        for revision in revisions(store.poll_watch(id)) {
-            seen += 1;
-            assert_eq!(revision, seen);
-        }
-        if seen % 5_000 == 1 {
-            put(&mut store, "k");
-        }
-    }
-}
-
-#[test]
-fn etcd_18089_and_19179_a_deletion_at_the_compacted_revision_is_reported() {
-    let mut store = Store::new(Config::default());
-    put(&mut store, "k");
-    let deleted = delete(&mut store, "k");
-    put(&mut store, "k2");
-    store.compact(deleted).unwrap();
-    for start in [deleted, deleted + 1] {
-        let id = watch(&mut store, start);
-        assert_eq!(revisions(store.poll_watch(id)), (start..=4).collect::<Vec<_>>());
-    }
-    let below = store.watch(WatchRequest::new(KeyRange::prefix("k"), deleted - 1));
-    assert_eq!(below, Err(StorageError::Compacted { compacted: deleted }));
-}
-
-#[test]
-fn etcd_20221_a_watch_of_the_future_waits_silently() {
-    let mut store = Store::new(Config::default());
-    let id = watch(&mut store, 4);
-    store.request_progress(id);
-    for _ in 0..2 {
-        put(&mut store, "k");
-        if store.visible() < 3 {
-            assert_eq!(store.poll_watch(id), Polled::Pending);
-        }
-    }
-    // Now the next revision is the one that is waited for: progress may be told, but no earlier event.
-    let Polled::Batch(progress) = store.poll_watch(id) else { panic!() };
-    assert_eq!((progress.revision, progress.events.len()), (3, 0));
-    put(&mut store, "k");
-    assert_eq!(revisions(store.poll_watch(id)), [4]);
 }
 
 #[test]
