@@ -24,6 +24,8 @@ mod machine;
 mod view;
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
 
 pub use config::Config;
