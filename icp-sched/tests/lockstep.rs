@@ -9,8 +9,10 @@ use std::sync::Arc;
 use common::{NAMESPACES, chance, namespace_labels, node, selector, spec};
 use icp_core::base::Rng;
 use icp_core::client::ObjectKey;
-use icp_sched::model::{Pod, PodSpec};
-use icp_sched::{DisruptionBudget, Scheduler, TieBreak};
+use icp_sched::cache::NodeId;
+use icp_sched::framework::{Cycle, FilterPlan, Plugin, Rejected};
+use icp_sched::model::{Claim, Effect, Pod, PodSpec, StorageClass, Taint, Volume, VolumeSource};
+use icp_sched::{DisruptionBudget, Placement, Scheduler, SchedulerBuilder, TieBreak, Unschedulable};
 use proptest::prelude::*;
 
 struct Pair {
@@ -25,20 +27,101 @@ impl Pair {
     }
 }
 
+/// A plugin of one's own: it rejects every fourth row for some pods, and gives points by the row.
+struct Rows {
+    filters: bool,
+}
+
+impl Plugin for Rows {
+    fn name(&self) -> &'static str {
+        "Rows"
+    }
+
+    fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {
+        if !self.filters || cycle.pod.priority == 0 {
+            return FilterPlan::Skip;
+        }
+        FilterPlan::Each(Box::new(|id| {
+            (id.row() % 4 == 3).then(|| Rejected::unschedulable("node(s) were fourth"))
+        }))
+    }
+
+    fn score(&self, _: &Cycle<'_>, feasible: &[NodeId]) -> Option<Vec<i64>> {
+        Some(feasible.iter().map(|id| (id.row() as i64 * 37) % 101).collect())
+    }
+}
+
+/// Schedulers of all kinds that the fast way serves.
+fn builder(kind: u64) -> SchedulerBuilder {
+    let builder = Scheduler::builder();
+    match kind % 8 {
+        0 => builder.weight("NodeResourcesFit", 5).weight("TaintToleration", 0).without("ImageLocality"),
+        1 => builder
+            .weight("NodeResourcesBalancedAllocation", 7)
+            .weight("NodeAffinity", 1)
+            .weight("PodTopologySpread", 9)
+            .weight("InterPodAffinity", 3),
+        2 => builder.plugin(Rows { filters: true }, 3),
+        3 => builder.plugin(Rows { filters: false }, 1).weight("NodeResourcesFit", 2),
+        _ => builder,
+    }
+}
+
+/// Claims of which some can be used, somewhere or everywhere.
+fn store(s: &mut Scheduler) {
+    let zone = |zone: &str| BTreeMap::from([("topology.kubernetes.io/zone".into(), zone.into())]);
+    let storage = s.cluster_mut().storage_mut();
+    storage.classes.insert(
+        "waits".into(),
+        StorageClass { waits: true, provisioner: "csi".into(), ..Default::default() },
+    );
+    storage.volumes.insert(
+        "pv".into(),
+        Volume { labels: zone("z0"), csi: Some(("csi".into(), "h".into())), ..Default::default() },
+    );
+    for namespace in NAMESPACES {
+        let key = |name| ObjectKey::new(namespace, name);
+        storage.claims.insert(key("bound"), Claim { volume: "pv".into(), bound: true, ..Default::default() });
+        storage.claims.insert(key("waiting"), Claim { class: "waits".into(), ..Default::default() });
+        storage.claims.insert(key("unbound"), Claim::default());
+    }
+    for n in 0..8 {
+        storage.limits.insert((format!("n{n}"), "csi".into()), n % 3);
+    }
+}
+
+/// The spec with volumes.
+fn with_volumes(rng: &mut Rng, spec: &PodSpec) -> Arc<PodSpec> {
+    let volume = match rng.below(6) {
+        0 => VolumeSource::Exclusive { id: "gce/a".into(), read_only: chance(rng, 50), shares_reads: true },
+        1 => VolumeSource::Csi { driver: "csi".into() },
+        2 | 3 => VolumeSource::Claim { name: "bound".into(), ephemeral: false },
+        4 => VolumeSource::Claim { name: "waiting".into(), ephemeral: false },
+        _ => {
+            VolumeSource::Claim { name: common::pick(rng, &["unbound", "missing"]).into(), ephemeral: false }
+        }
+    };
+    Arc::new(PodSpec { volumes: vec![volume], ..spec.clone() })
+}
+
 /// Runs a random history of one seed; returns how many decisions were compared.
 fn history(seed: u64, steps: usize) -> usize {
     let mut rng = Rng::new(seed);
     let ties = || TieBreak::Seeded(Rng::new(seed));
+    let kind = rng.below(16);
     let mut pair = Pair {
-        fast: Scheduler::builder().ties(ties()).build(),
-        slow: Scheduler::builder().ties(ties()).exhaustive().build(),
+        fast: builder(kind).ties(ties()).build(),
+        slow: builder(kind).ties(ties()).exhaustive().build(),
     };
+    pair.both(store);
     let (mut placed, mut decisions): (BTreeMap<ObjectKey, Arc<PodSpec>>, usize) = (BTreeMap::new(), 0);
     for name in NAMESPACES {
         let labels = namespace_labels(&mut rng);
         pair.both(|s| s.cluster_mut().set_namespace(name, labels.clone()));
     }
-    for n in 0..3 + rng.below(12) {
+    // Some clusters are of more nodes than are scored together.
+    let size = if chance(&mut rng, 10) { 60 + rng.below(80) } else { 3 + rng.below(12) };
+    for n in 0..size {
         let node = node(&mut rng, &format!("n{n}"));
         pair.both(|s| {
             s.cluster_mut().set_node(node.clone());
@@ -50,7 +133,11 @@ fn history(seed: u64, steps: usize) -> usize {
             DisruptionBudget { selector, allowed: rng.below(2) as i64, ..DisruptionBudget::default() };
         pair.both(|s| s.set_budget(ObjectKey::new(NAMESPACES[0], "pdb"), Some(budget.clone())));
     }
-    let kinds: Vec<Arc<PodSpec>> = (0..2 + rng.below(6)).map(|_| spec(&mut rng)).collect();
+    let make = |rng: &mut Rng| {
+        let spec = spec(rng);
+        if chance(rng, 12) { with_volumes(rng, &spec) } else { spec }
+    };
+    let kinds: Vec<Arc<PodSpec>> = (0..2 + rng.below(6)).map(|_| make(&mut rng)).collect();
     for step in 0..steps {
         match rng.below(20) {
             0 => {
@@ -97,9 +184,39 @@ fn history(seed: u64, steps: usize) -> usize {
                     pair.both(|s| s.clear_nomination(&pod.key));
                 }
             }
+            8 => {
+                // A node flaps: its taint, or whether it takes pods.
+                let name = format!("n{}", rng.below(12));
+                let Some(id) = pair.slow.cluster().node_id(&name) else { continue };
+                let mut node = pair.slow.node(id).unwrap().clone();
+                match rng.below(3) {
+                    0 => node.unschedulable = !node.unschedulable,
+                    1 if node.taints.is_empty() => {
+                        let effect =
+                            if chance(&mut rng, 50) { Effect::NoExecute } else { Effect::PreferNoSchedule };
+                        node.taints.push(Taint { key: "spot".into(), value: String::new(), effect });
+                    }
+                    _ => node.taints.clear(),
+                }
+                pair.both(|s| {
+                    s.cluster_mut().set_node(node.clone());
+                });
+            }
+            9 => {
+                let mut pods = Vec::new();
+                for n in 0..rng.below(8) {
+                    let spec = kinds[rng.below(2) as usize % kinds.len()].clone();
+                    let spec = if chance(&mut rng, 20) { Arc::new(PodSpec::clone(&spec)) } else { spec };
+                    pods.push(Pod::new(&format!("b{step}-{n}"), spec));
+                }
+                decisions += pods.len();
+                for pod in batch(&mut pair, pods, seed, step) {
+                    placed.insert(pod.key, pod.spec);
+                }
+            }
             _ => {
                 let spec = if chance(&mut rng, 10) {
-                    spec(&mut rng)
+                    make(&mut rng)
                 } else {
                     kinds[rng.below(kinds.len() as u64) as usize].clone()
                 };
@@ -116,6 +233,25 @@ fn history(seed: u64, steps: usize) -> usize {
         }
     }
     decisions
+}
+
+/// Many at once, against one after the other; gives the pods that were placed.
+fn batch(pair: &mut Pair, pods: Vec<Pod>, seed: u64, step: usize) -> Vec<Pod> {
+    let answers = pair.fast.schedule_batch(pods.clone());
+    let mut placed = Vec::new();
+    for (pod, fast) in pods.into_iter().zip(answers) {
+        let slow = pair.slow.schedule(&pod);
+        let seen = |answer: &Result<Placement, Unschedulable>| match answer {
+            Ok(placement) => Ok((placement.name.clone(), placement.feasible)),
+            Err(none) => Err((none.message.clone(), none.preemptable)),
+        };
+        assert_eq!(seen(&fast), seen(&slow), "seed {seed} step {step}: {pod:#?}");
+        if let Ok(placement) = slow {
+            pair.slow.assume(pod.clone(), placement.node);
+            placed.push(pod);
+        }
+    }
+    placed
 }
 
 fn decide(pair: &mut Pair, pod: &Pod, seed: u64, step: usize) -> Option<String> {

@@ -41,7 +41,10 @@ pub(crate) struct Checks<'a> {
 
 impl<'a> Checks<'a> {
     /// Lets each plugin look at the pod.
-    pub(crate) fn plan(slots: &'a [Slot], cycle: Cycle<'a>) -> Result<Self, Rejection> {
+    pub(crate) fn plan(
+        slots: impl IntoIterator<Item = &'a Slot>,
+        cycle: Cycle<'a>,
+    ) -> Result<Self, Rejection> {
         let mut checks = Vec::new();
         let mut only: Option<(BTreeSet<NodeId>, Vec<&'static str>)> = None;
         for slot in slots {
@@ -71,6 +74,11 @@ impl<'a> Checks<'a> {
             }
         }
         Ok(Self { checks, only })
+    }
+
+    /// Whether nobody has anything against any node.
+    pub(crate) const fn are_none(&self) -> bool {
+        self.checks.is_empty() && self.only.is_none()
     }
 
     /// The first rejection of a node.

@@ -1,11 +1,13 @@
 //! Putting a scheduler together.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::fast::Fast;
+use super::extras::{Extra, Wanted};
+use super::fast::{Fast, Rules, is_for_volumes, is_on_top};
 use super::profile::{Profile, Sampling};
 use super::{DEFAULT_SCHEDULER, Scheduler, TieBreak};
 use crate::framework::{Plugin, Points, Slot};
@@ -14,9 +16,9 @@ use crate::plugins;
 /// Puts a [`Scheduler`] together.
 pub struct SchedulerBuilder {
     slots: Vec<Slot>,
+    /// The names of plugins that are not as they are by default.
+    changed: BTreeSet<&'static str>,
     ties: TieBreak,
-    /// Plugins and weights are the default ones.
-    default: bool,
     fast: bool,
     name: String,
     percentage: u8,
@@ -34,8 +36,8 @@ impl Default for SchedulerBuilder {
     fn default() -> Self {
         Self {
             slots: everywhere(plugins::defaults()),
+            changed: BTreeSet::new(),
             ties: TieBreak::default(),
-            default: true,
             fast: true,
             name: DEFAULT_SCHEDULER.into(),
             percentage: 100,
@@ -57,7 +59,7 @@ impl SchedulerBuilder {
     /// Adds a plugin after the others; its points are multiplied by `weight`.
     #[must_use]
     pub fn plugin(mut self, plugin: impl Plugin + 'static, weight: i64) -> Self {
-        self.default = false;
+        self.changed.insert(plugin.name());
         self.slots.push(Slot { plugin: Box::new(plugin), weight, points: Points::ALL });
         self
     }
@@ -66,7 +68,7 @@ impl SchedulerBuilder {
     /// there is none.
     #[must_use]
     pub fn replace(mut self, plugin: impl Plugin + 'static) -> Self {
-        self.default = false;
+        self.changed.insert(plugin.name());
         match self.slots.iter_mut().find(|s| s.plugin.name() == plugin.name()) {
             Some(slot) => slot.plugin = Box::new(plugin),
             None => self.slots.push(Slot { plugin: Box::new(plugin), weight: 1, points: Points::ALL }),
@@ -77,7 +79,6 @@ impl SchedulerBuilder {
     /// Leaves out the plugin of that name.
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {
-        self.default = false;
         self.slots.retain(|s| s.plugin.name() != name);
         self
     }
@@ -85,7 +86,6 @@ impl SchedulerBuilder {
     /// Gives the plugin of that name another weight.
     #[must_use]
     pub fn weight(mut self, name: &str, weight: i64) -> Self {
-        self.default = false;
         for slot in self.slots.iter_mut().filter(|s| s.plugin.name() == name) {
             slot.weight = weight;
         }
@@ -109,16 +109,16 @@ impl SchedulerBuilder {
     /// These plugins with their weights, in this order, and no others.
     #[must_use]
     pub fn only(mut self, plugins: Vec<(Box<dyn Plugin>, i64)>) -> Self {
-        self.default = false;
         self.slots = everywhere(plugins);
+        self.changed = self.slots.iter().map(|s| s.plugin.name()).collect();
         self
     }
 
     /// The same, each with the points at which it has a say.
     pub(crate) fn only_at(mut self, plugins: Vec<(Box<dyn Plugin>, i64, Points)>) -> Self {
-        self.default = false;
         let slots = plugins.into_iter().map(|(plugin, weight, points)| Slot { plugin, weight, points });
         self.slots = slots.collect();
+        self.changed = self.slots.iter().map(|s| s.plugin.name()).collect();
         self
     }
 
@@ -165,11 +165,25 @@ impl SchedulerBuilder {
     }
 
     fn into_profile(self) -> Profile {
+        let known = |name: &str| !self.changed.contains(name);
+        let names = || self.slots.iter().map(|s| (s.plugin.name(), s.weight));
+        let rules = Rules::of(names().filter(|(name, _)| known(name))).filter(|_| self.fast);
+        let extras: Vec<Extra> = names()
+            .enumerate()
+            .filter_map(|(slot, (name, _))| match name {
+                name if !known(name) => Some(Extra { slot, wanted: Wanted::Always }),
+                name if is_for_volumes(name) => Some(Extra { slot, wanted: Wanted::ByVolumes }),
+                name if is_on_top(name) => Some(Extra { slot, wanted: Wanted::ByFeatures }),
+                _ => None,
+            })
+            .collect();
         Profile {
             name: self.name,
             slots: self.slots,
-            fast: Fast::default(),
-            fast_plugins: self.default && self.fast,
+            fast_plugins: rules.is_some() && extras.iter().all(|e| e.wanted != Wanted::Always),
+            fast_on: rules.is_some(),
+            extras,
+            fast: Fast::new(rules.unwrap_or_default()),
             sampling: Sampling::new(self.percentage),
             preempts: self.preempts,
             gates: self.gates,

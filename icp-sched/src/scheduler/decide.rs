@@ -8,6 +8,7 @@ use core::fmt;
 
 use icp_core::client::ObjectKey;
 
+use super::extras::Extra;
 use super::fast::{Fast, Outcome};
 use super::nominated::Nominated;
 use super::preempt::{Budgets, Rooms};
@@ -70,8 +71,11 @@ pub struct Scheduler {
     pub(super) budgets: Budgets,
     pub(super) rooms: Rooms,
     pub(super) fast: Fast,
-    /// The plugins are the default ones, whose outcome `fast` gives.
+    /// The plugins are the default ones, with whatever weights: `fast` gives their outcome.
     pub(super) fast_plugins: bool,
+    /// `fast` gives the outcome of all plugins but those that are on top.
+    pub(super) fast_on: bool,
+    pub(super) extras: Vec<Extra>,
     /// Of how many nodes one is chosen.
     pub(super) sampling: Sampling,
     /// Whether others are evicted for pods that find no node.
@@ -120,6 +124,8 @@ impl Scheduler {
             rooms: Rooms::default(),
             fast: profile.fast,
             fast_plugins: profile.fast_plugins,
+            fast_on: profile.fast_on,
+            extras: profile.extras,
             sampling: profile.sampling,
             preempts: profile.preempts,
             gates: profile.gates,
@@ -155,8 +161,8 @@ impl Scheduler {
         let crowded = self.crowded(pod);
         let start = self.ties.start(self.cluster.columns().rows());
         let sample = self.sample();
-        if self.fast_plugins && pod.node.is_none() && sample.is_none() {
-            match self.fast.decide(&self.cluster, &pod.spec, start, &crowded) {
+        if self.fast_on && pod.node.is_none() && sample.is_none() {
+            match self.decide_fast(pod, start, &crowded) {
                 Outcome::Chosen(choice) => {
                     return Ok(self.placement(NodeId::of(choice.row), choice.feasible));
                 }
@@ -268,10 +274,10 @@ impl Scheduler {
     pub fn reset(&mut self) {
         self.cluster = Cluster::default();
         self.nominated = Nominated::default();
-        self.fast = Fast::default();
+        self.fast = self.fast.anew();
         self.budgets = Budgets::default();
         self.rooms = Rooms::default();
-        self.others.iter_mut().for_each(|p| p.fast = Fast::default());
+        self.others.iter_mut().for_each(|p| p.fast = p.fast.anew());
         self.follow_topologies();
     }
 

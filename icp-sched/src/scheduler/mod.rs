@@ -1,7 +1,9 @@
 //! Decisions, as plain calls: which node a pod goes to, and why.
 
+mod batch;
 mod builder;
 mod decide;
+mod extras;
 mod fast;
 mod nominated;
 mod preempt;

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::Scheduler;
+use super::extras::Extra;
 use super::fast::Fast;
 use crate::framework::{Points, Slot};
 use crate::model::Pod;
@@ -54,6 +55,8 @@ pub(super) struct Profile {
     pub(super) slots: Vec<Slot>,
     pub(super) fast: Fast,
     pub(super) fast_plugins: bool,
+    pub(super) fast_on: bool,
+    pub(super) extras: Vec<Extra>,
     pub(super) sampling: Sampling,
     pub(super) preempts: bool,
     pub(super) gates: bool,
@@ -85,6 +88,8 @@ impl Scheduler {
         mem::swap(&mut self.slots, &mut other.slots);
         mem::swap(&mut self.fast, &mut other.fast);
         mem::swap(&mut self.fast_plugins, &mut other.fast_plugins);
+        mem::swap(&mut self.fast_on, &mut other.fast_on);
+        mem::swap(&mut self.extras, &mut other.extras);
         mem::swap(&mut self.sampling, &mut other.sampling);
         mem::swap(&mut self.preempts, &mut other.preempts);
         mem::swap(&mut self.gates, &mut other.gates);

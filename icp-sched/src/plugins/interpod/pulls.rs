@@ -145,8 +145,13 @@ impl Fields {
 
     /// So many pods with these pulls came to a node, or went if `times` is negative.
     pub(crate) fn apply(&mut self, cluster: &Cluster, pulls: &Pulls, row: usize, times: i64) {
+        self.apply_where(pulls, |column| cluster.columns().topology.domain(column, row), times);
+    }
+
+    /// The same for a node that is, or was, in these domains of columns.
+    pub(crate) fn apply_where(&mut self, pulls: &Pulls, domain: impl Fn(usize) -> u32, times: i64) {
         for pull in pulls {
-            let domain = cluster.columns().topology.domain(pull.column, row);
+            let domain = domain(pull.column);
             if domain != NO_DOMAIN {
                 let amount = pull.amount.saturating_mul(times);
                 self.of_mut(pull.field).add(pull.column, domain, amount, times);

@@ -27,6 +27,18 @@ struct Counted {
     own: i64,
 }
 
+impl Counted {
+    /// A domain has not so many pods any more.
+    fn leave(&mut self, pods: i64) {
+        if let Some(domains) = self.histogram.get_mut(&pods) {
+            *domains -= 1;
+            if *domains == 0 {
+                self.histogram.remove(&pods);
+            }
+        }
+    }
+}
+
 /// The hard constraints of a pod, counted over the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hard {
@@ -34,10 +46,10 @@ pub(crate) struct Hard {
 }
 
 impl Hard {
-    /// Counts all nodes.
-    pub(crate) fn build(cluster: &Cluster, pod: &PodSpec) -> Self {
+    /// Counts nothing yet.
+    pub(crate) fn empty(cluster: &Cluster, pod: &PodSpec) -> Self {
         let columns = super::columns(cluster, &pod.spread_hard);
-        let mut hard = Self {
+        Self {
             constraints: columns
                 .into_iter()
                 .zip(&pod.spread_hard)
@@ -50,7 +62,12 @@ impl Hard {
                     own: i64::from(c.selector.matches(&pod.labels)),
                 })
                 .collect(),
-        };
+        }
+    }
+
+    /// Counts all nodes.
+    pub(crate) fn build(cluster: &Cluster, pod: &PodSpec) -> Self {
+        let mut hard = Self::empty(cluster, pod);
         for (id, _) in cluster.nodes() {
             hard.node(cluster, pod, id.row());
         }
@@ -78,21 +95,36 @@ impl Hard {
         if !self.labelled(cluster, row) {
             return;
         }
-        for (counted, c) in self.constraints.iter_mut().zip(&pod.spread_hard) {
+        for (at, c) in pod.spread_hard.iter().enumerate() {
             if super::includes(pod, c, node) {
-                let domain = super::domain(cluster, counted.column, row) as usize;
-                if counted.nodes.len() <= domain {
-                    counted.nodes.resize(domain + 1, 0);
-                    counted.pods.resize(domain + 1, 0);
-                }
-                if let Some(n) = counted.nodes.get_mut(domain) {
-                    *n += 1;
-                    if *n == 1 {
-                        counted.domains += 1;
-                        *counted.histogram.entry(0).or_default() += 1;
-                    }
-                }
+                let column = self.constraints.get(at).and_then(|c| c.column);
+                self.node_in(at, super::domain(cluster, column, row), true);
             }
+        }
+    }
+
+    /// A node that counts for a constraint came to a domain, or went. Its pods go before it.
+    pub(crate) fn node_in(&mut self, at: usize, domain: u32, came: bool) {
+        let Some(counted) = self.constraints.get_mut(at) else { return };
+        let domain = domain as usize;
+        if counted.nodes.len() <= domain {
+            counted.nodes.resize(domain + 1, 0);
+            counted.pods.resize(domain + 1, 0);
+        }
+        let (Some(nodes), Some(pods)) = (counted.nodes.get_mut(domain), counted.pods.get(domain)) else {
+            return;
+        };
+        *nodes = if came { *nodes + 1 } else { nodes.saturating_sub(1) };
+        match (*nodes, came) {
+            (1, true) => {
+                counted.domains += 1;
+                *counted.histogram.entry(*pods).or_default() += 1;
+            }
+            (0, false) => {
+                counted.domains -= 1;
+                counted.leave(*pods);
+            }
+            _ => {}
         }
     }
 
@@ -106,20 +138,22 @@ impl Hard {
         if !self.labelled(cluster, row) {
             return;
         }
-        for (at, (counted, c)) in self.constraints.iter_mut().zip(&pod.spread_hard).enumerate() {
+        for (at, c) in pod.spread_hard.iter().enumerate() {
             if super::is_in(mask, at) && super::includes(pod, c, node) {
-                let domain = super::domain(cluster, counted.column, row) as usize;
-                let Some(n) = counted.pods.get_mut(domain) else { continue };
-                if let Some(domains) = counted.histogram.get_mut(n) {
-                    *domains -= 1;
-                    if *domains == 0 {
-                        counted.histogram.remove(n);
-                    }
-                }
-                *n += times;
-                *counted.histogram.entry(*n).or_default() += 1;
+                let column = self.constraints.get(at).and_then(|c| c.column);
+                self.pods_in(at, super::domain(cluster, column, row), times);
             }
         }
+    }
+
+    /// So many pods that count for a constraint came to a domain that exists, or went if `times` is negative.
+    pub(crate) fn pods_in(&mut self, at: usize, domain: u32, times: i64) {
+        let Some(counted) = self.constraints.get_mut(at) else { return };
+        let Some(pods) = counted.pods.get_mut(domain as usize) else { return };
+        let before = core::mem::replace(pods, *pods + times);
+        let now = *pods;
+        counted.leave(before);
+        *counted.histogram.entry(now).or_default() += 1;
     }
 
     /// The pods in a domain that count for a constraint.

@@ -88,26 +88,30 @@ impl Soft {
         }
         let Some(node) = cluster.columns().nodes.get(row).and_then(Option::as_ref) else { return };
         let labelled = !self.need_labels || self.labelled(cluster, row);
-        for (at, (counted, c)) in self.constraints.iter_mut().zip(&self.list).enumerate() {
+        for at in 0..self.constraints.len() {
+            let (Some(counted), Some(c)) = (self.constraints.get(at), self.list.get(at)) else { continue };
             if !super::is_in(mask, at) {
                 continue;
             }
-            let at = if counted.per_node {
-                row
+            if counted.per_node {
+                self.pods_in(at, row, times);
             } else if labelled && super::includes(pod, c, node) {
                 match super::domain(cluster, counted.column, row) {
-                    NO_DOMAIN => continue,
-                    domain => domain as usize,
+                    NO_DOMAIN => {}
+                    domain => self.pods_in(at, domain as usize, times),
                 }
-            } else {
-                continue;
-            };
-            if counted.pods.len() <= at {
-                counted.pods.resize(at + 1, 0);
             }
-            if let Some(n) = counted.pods.get_mut(at) {
-                *n += times;
-            }
+        }
+    }
+
+    /// So many pods that count for a constraint came to a domain or row, or went if `times` is negative.
+    pub(crate) fn pods_in(&mut self, at: usize, domain_or_row: usize, times: i64) {
+        let Some(counted) = self.constraints.get_mut(at) else { return };
+        if counted.pods.len() <= domain_or_row {
+            counted.pods.resize(domain_or_row + 1, 0);
+        }
+        if let Some(n) = counted.pods.get_mut(domain_or_row) {
+            *n += times;
         }
     }
 

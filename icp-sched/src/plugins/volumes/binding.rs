@@ -141,6 +141,20 @@ pub fn preparations(cluster: &Cluster, pod: &PodSpec, node: &Node) -> Result<Vec
     Ok(todo)
 }
 
+/// Where the volumes can be reached that are not reached everywhere, if all claims are bound to volumes that are there:
+/// then [`preparations`] needs no other look at them.
+fn all_bound<'s>(cluster: &'s Cluster, pod: &PodSpec) -> Option<Vec<&'s Vec<NodeTerm>>> {
+    let storage = cluster.storage();
+    let mut places = Vec::new();
+    for claim in claims(pod).filter_map(|key| storage.claims.get(&key)) {
+        if !claim.is_bound() {
+            return None;
+        }
+        places.extend(storage.volumes.get(&claim.volume)?.nodes.as_ref());
+    }
+    Some(places)
+}
+
 /// Why no node will do (PreFilter).
 fn outright(cluster: &Cluster, pod: &PodSpec) -> Option<Rejected> {
     let storage = cluster.storage();
@@ -186,6 +200,16 @@ impl Plugin for VolumeBinding {
         }
         if let Some(rejected) = outright(cycle.cluster, cycle.pod) {
             return FilterPlan::Reject(rejected);
+        }
+        if let Some(bound) = all_bound(cycle.cluster, cycle.pod) {
+            if bound.is_empty() {
+                return FilterPlan::Skip;
+            }
+            return FilterPlan::Each(Box::new(move |id: NodeId| {
+                let node = cycle.cluster.node(id)?;
+                let reached = bound.iter().all(|terms| reaches(Some(terms), node));
+                (!reached).then(|| Rejected::unresolvable(REASON_CONFLICT))
+            }));
         }
         FilterPlan::Each(Box::new(move |id: NodeId| {
             preparations(cycle.cluster, cycle.pod, cycle.cluster.node(id)?).err()

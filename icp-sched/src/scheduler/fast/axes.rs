@@ -161,41 +161,59 @@ impl Axes {
         !list.iter().any(|l| l.column == column)
     }
 
-    /// The key of a row.
+    /// The topology columns that matter.
+    pub(super) fn columns(&self) -> impl ExactSizeIterator<Item = usize> {
+        self.columns.iter().map(|(column, _)| *column)
+    }
+
+    /// The place of a topology column among those that matter.
+    pub(super) fn place(&self, column: usize) -> Option<usize> {
+        self.columns.iter().position(|(c, _)| *c == column)
+    }
+
+    /// The place of the column that a look is at.
+    pub(super) const fn place_of(look: &Look) -> usize {
+        look.label - FIRST
+    }
+
+    /// Whether a column has, or has no longer, domains of several nodes.
+    pub(super) fn is_outdated(&self, cluster: &Cluster) -> bool {
+        self.columns.iter().any(|(column, unique)| cluster.columns().topology.is_unique(*column) != *unique)
+    }
+
+    /// The key of a row whose domains in the columns that matter are these.
     pub(super) fn key(
         &self,
-        cluster: &Cluster,
         (taints, affinity): (i64, i64),
         (hard, soft, fields): (Option<&Hard>, Option<&Soft>, &Fields),
         row: usize,
+        domains: &[u32],
     ) -> Key {
-        let topology = &cluster.columns().topology;
         let mut key = Key::new();
         key.push(taints);
         key.push(affinity);
-        for (column, unique) in &self.columns {
-            key.push(match topology.domain(*column, row) {
+        for ((_, unique), domain) in self.columns.iter().zip(domains) {
+            key.push(match *domain {
                 NO_DOMAIN => -1,
                 _ if *unique => 0,
                 domain => i64::from(domain),
             });
         }
+        let domain = |column| self.place(column).and_then(|at| domains.get(at)).copied().unwrap_or(NO_DOMAIN);
         for value in &self.values {
             key.push(match *value {
-                Value::Hard { at, column } => match topology.domain(column, row) {
-                    NO_DOMAIN => 0,
-                    domain => hard.map_or(0, |h| h.count(at, domain)),
-                },
                 Value::SoftRow { at } => soft.map_or(0, |s| s.count(at, row)),
-                Value::Soft { at, column } => match topology.domain(column, row) {
-                    NO_DOMAIN => 0,
-                    domain => soft.map_or(0, |s| s.count(at, domain as usize)),
-                },
-                Value::Field { field, column } => match topology.domain(column, row) {
-                    NO_DOMAIN => 0,
-                    domain if field == Field::Score => fields.get(field, column, domain),
-                    domain => i64::from(fields.get(field, column, domain) > 0),
-                },
+                Value::Hard { column, .. } | Value::Soft { column, .. } | Value::Field { column, .. }
+                    if domain(column) == NO_DOMAIN =>
+                {
+                    0
+                }
+                Value::Hard { at, column } => hard.map_or(0, |h| h.count(at, domain(column))),
+                Value::Soft { at, column } => soft.map_or(0, |s| s.count(at, domain(column) as usize)),
+                Value::Field { field: Field::Score, column } => {
+                    fields.get(Field::Score, column, domain(column))
+                }
+                Value::Field { field, column } => i64::from(fields.get(field, column, domain(column)) > 0),
             });
         }
         key

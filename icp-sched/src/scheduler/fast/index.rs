@@ -1,8 +1,13 @@
-//! Feasible nodes by group and by points.
+//! Feasible nodes by group and by points, and why the others will not do.
 //!
 //! Rows of one group get the same points from everything that depends on other nodes (normalised plugins, spreading,
 //! affinity); within a group, rows differ only by what depends on the node alone. So the best node of a group is in
 //! its highest bucket, and a decision looks at groups, not at nodes.
+
+#![expect(
+    clippy::vec_box,
+    reason = "lists of buckets are shifted, and a set is ten times as large as its box"
+)]
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -11,70 +16,105 @@ use smallvec::SmallVec;
 
 use super::rows::Rows;
 use crate::cache::Map;
+use crate::framework::Rejection;
 
-/// The most points that depend on the node alone: fit, balance and images.
-pub(crate) const POINTS_MAX: usize = 300;
-const WORDS: usize = POINTS_MAX / 64 + 1;
-/// A row that is in no group.
+/// The most points that depend on the node alone: fit, balance and images, by their weights.
+pub(crate) const POINTS_MAX: usize = (1 << POINT_BITS) - 1;
+const POINT_BITS: u32 = 12;
+/// A row without a node, or one that is hidden.
 const NOWHERE: u32 = u32::MAX;
+/// In the place of a row that will not do, with the number of the rejection.
+const REJECTED: u32 = 1 << 31;
+const GROUPS_MAX: usize = 1 << (31 - POINT_BITS);
+/// Empty sets that are kept for the next bucket.
+const SPARE_MAX: usize = 8;
+/// Combinations of what can lack.
+const LACKING: usize = 32;
 
-/// What rows of one group have in common; see [`Axis`](super::state::Axis).
+/// What rows of one group have in common; see [`Axes`](super::axes::Axes).
 pub(crate) type Key = SmallVec<[i64; 6]>;
 
 /// Rows with one key.
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) key: Key,
-    buckets: Vec<Option<Box<Rows>>>,
-    /// Which buckets are not empty.
-    occupied: [u64; WORDS],
+    /// Those that are not empty, by points.
+    buckets: Vec<(u32, Box<Rows>)>,
     pub(crate) len: usize,
 }
 
 impl Group {
-    fn new(key: Key) -> Self {
-        let mut buckets = Vec::new();
-        buckets.resize_with(POINTS_MAX + 1, || None);
-        Self { key, buckets, occupied: [0; WORDS], len: 0 }
+    const fn new(key: Key) -> Self {
+        Self { key, buckets: Vec::new(), len: 0 }
     }
 
     /// The most points, and the rows that have them.
-    pub(crate) fn top(&self) -> Option<(usize, &Rows)> {
-        let (word, bits) = self.occupied.iter().enumerate().rev().find(|(_, w)| **w != 0)?;
-        let points = word * 64 + 63 - bits.leading_zeros() as usize;
-        Some((points, self.buckets.get(points)?.as_deref()?))
+    pub(crate) fn top(&self) -> Option<(i64, &Rows)> {
+        self.buckets.last().map(|(points, rows)| (i64::from(*points), &**rows))
     }
 
-    fn insert(&mut self, row: usize, points: usize) {
-        let Some(bucket) = self.buckets.get_mut(points) else { return };
-        if bucket.get_or_insert_default().insert(row) {
-            self.len += 1;
-            if let Some(w) = self.occupied.get_mut(points / 64) {
-                *w |= 1 << (points % 64);
-            }
+    fn find(&self, points: u32) -> Result<usize, usize> {
+        // The best rows change most.
+        match self.buckets.last() {
+            Some((top, _)) if *top == points => Ok(self.buckets.len() - 1),
+            _ => self.buckets.binary_search_by_key(&points, |(p, _)| *p),
         }
     }
 
-    fn remove(&mut self, row: usize, points: usize) {
-        let Some(rows) = self.buckets.get_mut(points).and_then(Option::as_mut) else { return };
+    fn insert(&mut self, row: usize, points: u32, spare: &mut Vec<Box<Rows>>) {
+        let at = match self.find(points) {
+            Ok(at) => at,
+            Err(at) => {
+                self.buckets.insert(at, (points, spare.pop().unwrap_or_default()));
+                at
+            }
+        };
+        if let Some((_, rows)) = self.buckets.get_mut(at)
+            && rows.insert(row)
+        {
+            self.len += 1;
+        }
+    }
+
+    fn remove(&mut self, row: usize, points: u32, spare: &mut Vec<Box<Rows>>) {
+        let Ok(at) = self.find(points) else { return };
+        let Some((_, rows)) = self.buckets.get_mut(at) else { return };
         if rows.remove(row) {
             self.len -= 1;
-            if rows.len() == 0
-                && let Some(w) = self.occupied.get_mut(points / 64)
-            {
-                *w &= !(1 << (points % 64));
+        }
+        if rows.len() == 0 {
+            let (_, rows) = self.buckets.remove(at);
+            if spare.len() < SPARE_MAX {
+                spare.push(rows);
             }
         }
     }
 }
 
-/// All groups, and where each row is.
+/// Rejections by number, and how many nodes have each.
+#[derive(Debug, Default)]
+struct Reasons {
+    list: Vec<(Rejection, usize)>,
+    numbers: Map<Rejection, u32>,
+}
+
+/// All groups, all rejections, and where each row is.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     groups: Vec<Group>,
     by_key: Map<Key, u32>,
-    /// By row: group and points.
-    place: Vec<(u32, u32)>,
+    /// By row: group and points, or the number of a rejection.
+    place: Vec<u32>,
+    reasons: Reasons,
+    spare: Vec<Box<Rows>>,
+    /// The rejection of nodes on which this and that lacks, as bits.
+    lacking: [Option<u32>; LACKING],
+    /// There were more groups than places can tell.
+    pub(crate) overflown: bool,
+}
+
+const fn split(place: u32) -> (usize, u32) {
+    ((place >> POINT_BITS) as usize, place & (POINTS_MAX as u32))
 }
 
 impl Index {
@@ -83,65 +123,152 @@ impl Index {
         self.groups.iter().filter(|g| g.len > 0)
     }
 
-    /// The key of the group that a row is in.
-    pub(crate) fn key(&self, row: usize) -> Option<&Key> {
-        let (at, _) = self.place.get(row)?;
-        self.groups.get(*at as usize).map(|g| &g.key)
+    /// The groups by number, and for each row that will do its group and its points.
+    pub(crate) fn feasible(&self) -> (&[Group], impl Iterator<Item = (usize, usize, i64)>) {
+        let rows = self.place.iter().enumerate().filter(|(_, place)| **place < REJECTED);
+        let rows = rows.map(|(row, place)| {
+            let (group, points) = split(*place);
+            (row, group, i64::from(points))
+        });
+        (&self.groups, rows)
     }
 
-    /// Takes a row out; says where it was.
-    pub(crate) fn remove(&mut self, row: usize) -> Option<(u32, u32)> {
-        let place = self.place.get_mut(row)?;
-        let (at, points) = core::mem::replace(place, (NOWHERE, 0));
-        let group = self.groups.get_mut(at as usize)?;
-        group.remove(row, points as usize);
-        Some((at, points))
+    fn place(&self, row: usize) -> u32 {
+        self.place.get(row).copied().unwrap_or(NOWHERE)
+    }
+
+    /// The key of the group that a row is in.
+    pub(crate) fn key(&self, row: usize) -> Option<&Key> {
+        let place = self.place(row);
+        (place < REJECTED).then(|| self.groups.get(split(place).0).map(|g| &g.key))?
+    }
+
+    /// The number of a rejection, for [`Index::reject`].
+    pub(crate) fn number(&mut self, rejection: &Rejection) -> u32 {
+        if let Some(n) = self.reasons.numbers.get(rejection) {
+            return *n;
+        }
+        let n = u32::try_from(self.reasons.list.len()).unwrap_or(REJECTED - 2);
+        self.reasons.list.push((rejection.clone(), 0));
+        self.reasons.numbers.insert(rejection.clone(), n);
+        n
+    }
+
+    /// The number of the rejection of nodes on which this and that lacks, if it was noted.
+    pub(crate) fn lacking(&self, what: usize) -> Option<u32> {
+        self.lacking.get(what).copied().flatten()
+    }
+
+    /// Notes it.
+    pub(crate) fn set_lacking(&mut self, what: usize, number: u32) {
+        if let Some(slot) = self.lacking.get_mut(what) {
+            *slot = Some(number);
+        }
+    }
+
+    /// How many nodes each rejection keeps off, without what depends on groups; without `hidden` rows.
+    pub(crate) fn rejections(&self, hidden: impl Iterator<Item = usize>) -> Vec<(Rejection, usize)> {
+        let mut list = self.reasons.list.clone();
+        for row in hidden {
+            let place = self.place(row);
+            if place >= REJECTED
+                && let Some((_, n)) = list.get_mut((place ^ REJECTED) as usize)
+            {
+                *n -= 1;
+            }
+        }
+        list.retain(|(_, n)| *n > 0);
+        list
+    }
+
+    /// Takes a row that will do out; says where it was.
+    pub(crate) fn hide(&mut self, row: usize) -> Option<u32> {
+        let place = self.place(row);
+        (place < REJECTED).then(|| {
+            self.leave(row);
+            place
+        })
     }
 
     /// Puts a row back where it was.
-    pub(crate) fn restore(&mut self, row: usize, (at, points): (u32, u32)) {
-        if let (Some(group), Some(place)) = (self.groups.get_mut(at as usize), self.place.get_mut(row)) {
-            group.insert(row, points as usize);
-            *place = (at, points);
+    pub(crate) fn restore(&mut self, row: usize, place: u32) {
+        let (group, points) = split(place);
+        if let Some(group) = self.groups.get_mut(group) {
+            group.insert(row, points, &mut self.spare);
+        }
+        self.set(row, place);
+    }
+
+    fn set(&mut self, row: usize, place: u32) {
+        if self.place.len() <= row {
+            self.place.resize(row + 1, NOWHERE);
+        }
+        if let Some(slot) = self.place.get_mut(row) {
+            *slot = place;
         }
     }
 
-    /// Puts a row under a key, wherever it was before.
-    pub(crate) fn put(&mut self, row: usize, key: &Key, points: usize) {
-        if let Some((at, before)) = self.place.get(row).copied()
-            && let Some(group) = self.groups.get_mut(at as usize)
-        {
-            if group.key == *key {
-                if before as usize != points {
-                    group.remove(row, before as usize);
-                    group.insert(row, points);
-                    self.set_place(row, at, points);
+    /// Takes a row from wherever it is.
+    pub(crate) fn leave(&mut self, row: usize) {
+        let place = self.place(row);
+        if place == NOWHERE {
+            return;
+        }
+        if place >= REJECTED {
+            if let Some((_, n)) = self.reasons.list.get_mut((place ^ REJECTED) as usize) {
+                *n -= 1;
+            }
+        } else {
+            let (group, points) = split(place);
+            if let Some(group) = self.groups.get_mut(group) {
+                group.remove(row, points, &mut self.spare);
+            }
+        }
+        self.set(row, NOWHERE);
+    }
+
+    /// Notes that a row will not do.
+    pub(crate) fn reject(&mut self, row: usize, number: u32) {
+        if self.place(row) == REJECTED | number {
+            return;
+        }
+        self.leave(row);
+        if let Some((_, n)) = self.reasons.list.get_mut(number as usize) {
+            *n += 1;
+        }
+        self.set(row, REJECTED | number);
+    }
+
+    /// Puts a row under a key, wherever it was before. The points are at most [`POINTS_MAX`].
+    pub(crate) fn put(&mut self, row: usize, key: &Key, points: u32) {
+        let place = self.place(row);
+        if place < REJECTED {
+            let (at, before) = split(place);
+            if let Some(group) = self.groups.get_mut(at).filter(|g| g.key == *key) {
+                if before != points {
+                    group.remove(row, before, &mut self.spare);
+                    group.insert(row, points, &mut self.spare);
+                    self.set(row, (place ^ before) | points);
                 }
                 return;
             }
-            group.remove(row, before as usize);
         }
-        let at = match self.by_key.get(key) {
-            Some(at) => *at,
-            None => self.new_group(key),
+        self.leave(row);
+        let Some(at) = self.group(key) else {
+            self.overflown = true;
+            return;
         };
         if let Some(group) = self.groups.get_mut(at as usize) {
-            group.insert(row, points);
+            group.insert(row, points, &mut self.spare);
         }
-        self.set_place(row, at, points);
+        self.set(row, at << POINT_BITS | points);
     }
 
-    fn set_place(&mut self, row: usize, at: u32, points: usize) {
-        if self.place.len() <= row {
-            self.place.resize(row + 1, (NOWHERE, 0));
+    /// The group of a key: one that has it, one that is empty, or a new one.
+    fn group(&mut self, key: &Key) -> Option<u32> {
+        if let Some(at) = self.by_key.get(key) {
+            return Some(*at);
         }
-        if let Some(place) = self.place.get_mut(row) {
-            *place = (at, u32::try_from(points).unwrap_or(0));
-        }
-    }
-
-    /// A group for a key: one that is empty, or a new one.
-    fn new_group(&mut self, key: &Key) -> u32 {
         // Values that count pods make groups come and go.
         if self.groups.len() > 32
             && self.groups.len() > 4 * self.groups().count()
@@ -150,13 +277,13 @@ impl Index {
         {
             self.by_key.remove(&group.key);
             group.key = key.clone();
-            let at = u32::try_from(at).unwrap_or(NOWHERE);
+            let at = u32::try_from(at).ok()?;
             self.by_key.insert(key.clone(), at);
-            return at;
+            return Some(at);
         }
+        let at = u32::try_from(self.groups.len()).ok().filter(|at| (*at as usize) < GROUPS_MAX - 1)?;
         self.groups.push(Group::new(key.clone()));
-        let at = u32::try_from(self.groups.len() - 1).unwrap_or(NOWHERE);
         self.by_key.insert(key.clone(), at);
-        at
+        Some(at)
     }
 }

@@ -1,30 +1,61 @@
-//! Decisions that follow the changes of the cluster instead of looking at every node.
+//! Decisions that follow the changes of the cluster instead of asking every plugin about every node.
 //!
-//! For each class of pods it keeps which nodes will do and how many points they get, and catches up with what changed
-//! since the class was last asked about. The outcome is that of asking every plugin about every node.
+//! A class of pods is decided on in one of two ways, whichever costs less:
+//!
+//! - A *sweep* scores all nodes at once from a sheet that all classes share: a few nanoseconds a node, nothing kept. It
+//!   serves classes that are new, or seldom asked about while much changes.
+//! - An *index* keeps which nodes will do and how many points they get, and catches up with what changed since the class
+//!   was last asked about: a decision costs as much as there are changes, however many nodes there are.
+//!
+//! An index is made when sweeps have cost as much as making it, so that neither a class that comes once nor a thousand
+//! classes in turn pay for what they do not use. Classes to which other pods matter by more than what they take always
+//! have an index. The outcome is that of asking every plugin about every node.
 
 mod axes;
 mod choose;
+mod counts;
+mod feed;
 mod index;
+mod kinds;
 mod rows;
+mod rules;
+mod sheet;
 mod state;
+mod sweep;
 
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use self::choose::Choice;
-use self::state::ClassState;
+use smallvec::SmallVec;
+
+use self::choose::{Candidate, Choice, Judge};
+use self::feed::Feed;
+use self::kinds::{Kinds, Wishes};
+use self::sheet::Sheet;
+use self::state::{ClassState, View};
 use crate::cache::{Cluster, Map, NodeId};
 use crate::framework::{Rejected, Rejection};
 use crate::model::PodSpec;
 use crate::plugins::{node_affinity, spread};
+use crate::scheduler::TieBreak;
 
-/// Rows that all classes together may keep, in millions of bytes; and the least and most number of classes.
+pub(super) use self::rules::{Rules, is_for_volumes, is_on_top};
+
+/// What all indexes together may take, in bytes, and what one takes for a row: its place, and its bit in a few buckets;
+/// for a class to which other pods matter, also as what the row was counted.
 const BYTES_MAX: usize = 1 << 30;
-const BYTES_PER_ROW: usize = 64;
-const CLASSES_MIN: usize = 16;
-const CLASSES_MAX: usize = 2048;
+const BYTES_PER_ROW: usize = 8;
+const BYTES_PER_ROW_COUNTED: usize = 24;
+/// Indexes that may be kept however large they are.
+const INDEXES_MIN: usize = 4;
+/// Classes without or with an index.
+const CLASSES_MAX: usize = 8192;
+/// What things cost, in tenths of a nanosecond, measured: a row of a sweep, without and with kinds of nodes; a change that
+/// an index follows; a row of an index that is made.
+const SWEEP: usize = 15;
+const SWEEP_KINDS: usize = 40;
+const FOLLOW: usize = 800;
+const MAKE: usize = 300;
 
 /// How a decision ended.
 #[derive(Debug)]
@@ -39,13 +70,30 @@ pub(super) enum Outcome {
 /// The classes that are kept.
 #[derive(Debug, Default)]
 pub(crate) struct Fast {
+    rules: Rules,
+    feed: Feed,
+    sheet: Sheet,
+    kinds: Vec<Kinds>,
+    kinds_by_wishes: Map<Wishes, usize>,
     states: Vec<ClassState>,
     by_address: Map<usize, usize>,
     by_spec: Map<Arc<PodSpec>, usize>,
     tick: u64,
+    /// Points of a sweep.
+    scratch: Vec<i16>,
 }
 
 impl Fast {
+    /// One that weighs plugins by these rules.
+    pub(super) fn new(rules: Rules) -> Self {
+        Self { rules, ..Self::default() }
+    }
+
+    /// The same, with nothing observed.
+    pub(super) fn anew(&self) -> Self {
+        Self::new(self.rules.clone())
+    }
+
     /// Decides on a pod of `spec`; `hidden` rows will not do, for these reasons.
     pub(super) fn decide(
         &mut self,
@@ -64,41 +112,97 @@ impl Fast {
                 Outcome::AskAll
             };
         }
-        let state = self.state(cluster, spec);
-        if state.unusual {
+        let at = self.class(cluster, spec);
+        if let Some(choice) = self.sweep(cluster, at, start, hidden) {
+            return Outcome::Chosen(choice);
+        }
+        self.repair(cluster, at);
+        let Self { states, rules, .. } = self;
+        let Some(state) = states.get_mut(at).filter(|s| !s.unusual) else { return Outcome::AskAll };
+        let (Some(index), counts) = (&mut state.index, state.counts.as_deref()) else {
+            return Outcome::AskAll;
+        };
+        let judge = Judge { rules, spec: &state.spec, counts };
+        let places: SmallVec<[(usize, u32); 4]> =
+            hidden.iter().filter_map(|(id, _)| Some((id.row(), index.hide(id.row())?))).collect();
+        let mut by_group: Vec<(Rejection, usize)> = Vec::new();
+        let choice = judge.choose(index, start, |rejection, n| by_group.push((rejection, n)));
+        let mut all = Vec::new();
+        if choice.is_none() {
+            // A node that would not do anyway is counted once, for the reason that was given first.
+            all = index.rejections(hidden.iter().map(|(id, _)| id.row()));
+            all.append(&mut by_group);
+            all.extend(hidden.iter().map(|(_, r)| (r.clone(), 1)));
+        }
+        for (row, place) in places {
+            index.restore(row, place);
+        }
+        choice.map_or(Outcome::None(all), Outcome::Chosen)
+    }
+
+    /// Decides on a pod of `spec`, given what plugins that are not known here say: whether they have something against a
+    /// node, and how many points they give to the nodes that will do. If none will do, all plugins have to be asked.
+    pub(super) fn decide_with(
+        &mut self,
+        cluster: &Cluster,
+        spec: &Arc<PodSpec>,
+        start: usize,
+        hidden: &[(NodeId, Rejection)],
+        allows: impl Fn(NodeId) -> bool,
+        score: impl Fn(&[NodeId], &mut [i64]),
+    ) -> Outcome {
+        let spec = &Self::bare(spec);
+        if !Self::knows(spec) || node_affinity::named(spec).is_some() {
             return Outcome::AskAll;
         }
-        let places: Vec<_> = hidden.iter().map(|(id, _)| state.index.remove(id.row())).collect();
-        let mut rejections: BTreeMap<u32, usize> = BTreeMap::new();
-        let mut by_group: Vec<(Rejection, usize)> = Vec::new();
-        let choice = state.choose(start, |rejection, n| by_group.push((rejection, n)));
-        if choice.is_none() {
-            rejections = state.rejections();
-            for ((id, _), place) in hidden.iter().zip(&places) {
-                // A node that would not do anyway is counted once, for the reason that was given first.
-                if place.is_none()
-                    && let Some(number) = state.verdict_number(id.row())
-                    && let Some(n) = rejections.get_mut(&number)
-                {
-                    *n = n.saturating_sub(1);
+        let at = self.class(cluster, spec);
+        self.repair(cluster, at);
+        let Some(state) = self.states.get(at).filter(|s| !s.unusual) else { return Outcome::AskAll };
+        let Some(index) = &state.index else { return Outcome::AskAll };
+        let judge = Judge { rules: &self.rules, spec, counts: state.counts.as_deref() };
+        let (groups, rows) = index.feasible();
+        let fine: Vec<bool> = groups.iter().map(|g| g.len > 0 && judge.reject(&g.key).is_none()).collect();
+        let mut left = alloc::vec![0_usize; groups.len()];
+        let mut nodes: Vec<NodeId> = Vec::new();
+        let mut places: Vec<(usize, i64)> = Vec::new();
+        for (row, group, points) in rows {
+            let id = NodeId::of(row);
+            if fine.get(group) == Some(&true) && !hidden.iter().any(|(h, _)| *h == id) && allows(id) {
+                nodes.push(id);
+                places.push((group, points));
+                if let Some(n) = left.get_mut(group) {
+                    *n += 1;
                 }
             }
         }
-        for ((id, _), place) in hidden.iter().zip(places) {
-            if let Some(place) = place {
-                state.index.restore(id.row(), place);
+        let there = || groups.iter().zip(&left).enumerate().filter(|(_, (_, n))| **n > 0);
+        let bonuses = judge.bonuses(there().map(|(_, (g, n))| Candidate::new(&g.key, *n)).collect());
+        let mut by_group = alloc::vec![0_i64; groups.len()];
+        for ((at, _), bonus) in there().zip(bonuses) {
+            if let Some(slot) = by_group.get_mut(at) {
+                *slot = bonus;
             }
         }
-        match choice {
-            Some(choice) => Outcome::Chosen(choice),
-            None => {
-                let of = |(number, n): (u32, usize)| Some((state.rejection(number)?.clone(), n));
-                let mut all: Vec<_> = rejections.into_iter().filter_map(of).filter(|(_, n)| *n > 0).collect();
-                all.extend(by_group);
-                all.extend(hidden.iter().map(|(_, r)| (r.clone(), 1)));
-                Outcome::None(all)
-            }
+        let bonus = |group: usize| by_group.get(group).copied().unwrap_or(0);
+        let mut totals: Vec<i64> = places.iter().map(|(group, points)| points + bonus(*group)).collect();
+        if nodes.len() > 1 {
+            score(&nodes, &mut totals);
         }
+        let max = totals.iter().copied().max();
+        let best: Vec<NodeId> =
+            nodes.iter().zip(&totals).filter(|(_, t)| Some(**t) == max).map(|(id, _)| *id).collect();
+        match TieBreak::pick(start, &best) {
+            Some(id) => Outcome::Chosen(Choice { row: id.row(), feasible: nodes.len() }),
+            None => Outcome::AskAll,
+        }
+    }
+
+    /// The spec without what only plugins mind that are not known here: it makes no class of its own.
+    pub(super) fn bare(spec: &Arc<PodSpec>) -> Arc<PodSpec> {
+        if spec.volumes.is_empty() && spec.features.is_empty() {
+            return Arc::clone(spec);
+        }
+        Arc::new(PodSpec { volumes: Vec::new(), features: Default::default(), ..PodSpec::clone(spec) })
     }
 
     /// Why a node will not do for a pod of `spec`, if anything; `None` if every plugin has to be asked.
@@ -111,14 +215,32 @@ impl Fast {
         if !Self::knows(spec) || node_affinity::named(spec).is_some() {
             return None;
         }
-        let state = self.state(cluster, spec);
-        if state.unusual {
-            return None;
+        let at = self.class(cluster, spec);
+        if let Some(rejection) = self.verdict(cluster, at, id).1 {
+            return Some(Some(rejection));
         }
-        Some(match state.verdict(id.row()).1 {
-            Some(rejection) => Some(rejection.clone()),
-            None => state.index.key(id.row()).and_then(|key| state.judge(key)),
-        })
+        self.reject_group(cluster, at, id)
+    }
+
+    /// What keeps a node off: by its object, or by what is taken on it.
+    fn verdict(&self, cluster: &Cluster, at: usize, id: NodeId) -> (Option<Rejection>, Option<Rejection>) {
+        let state = self.states.get(at);
+        let kinds = state.and_then(|s| self.kinds.get(s.kinds));
+        match (state, kinds) {
+            (Some(state), Some(kinds)) => state.verdict(self.view(cluster, kinds), id.row()),
+            _ => (None, None),
+        }
+    }
+
+    /// What keeps off the group of a node that will do else; `None` if every plugin has to be asked.
+    fn reject_group(&mut self, cluster: &Cluster, at: usize, id: NodeId) -> Option<Option<Rejection>> {
+        if self.states.get(at).is_some_and(ClassState::is_by_load) {
+            return Some(None);
+        }
+        self.repair(cluster, at);
+        let state = self.states.get(at).filter(|s| !s.unusual)?;
+        let judge = Judge { rules: &self.rules, spec: &state.spec, counts: state.counts.as_deref() };
+        Some(state.index.as_ref()?.key(id.row()).and_then(|key| judge.reject(key)))
     }
 
     /// Whether other pods matter to pods of `spec` only by what they take of a node.
@@ -126,8 +248,11 @@ impl Fast {
         if !Self::knows(spec) || node_affinity::named(spec).is_some() {
             return false;
         }
-        let state = self.state(cluster, spec);
-        state.axes.is_plain() && !state.unusual
+        let at = self.class(cluster, spec);
+        if !self.states.get(at).is_some_and(ClassState::is_by_load) {
+            self.repair(cluster, at);
+        }
+        self.states.get(at).is_some_and(|s| s.is_plain() && !s.unusual)
     }
 
     /// Whether all that matters to pods of `spec` is kept here.
@@ -149,22 +274,21 @@ impl Fast {
             return Outcome::AskAll;
         }
         let anywhere = Arc::new(PodSpec { node_terms: None, ..PodSpec::clone(spec) });
-        let state = self.state(cluster, &anywhere);
-        if state.unusual {
-            return Outcome::AskAll;
-        }
+        let at = self.class(cluster, &anywhere);
         let ids: Vec<NodeId> = names.iter().filter_map(|n| cluster.node_id(n)).collect();
         let (mut feasible, mut rejected) = (Vec::new(), Vec::new());
         for id in &ids {
             let Some(node) = cluster.node(*id) else { continue };
-            let (fixed, any) = state.verdict(id.row());
-            let rejection = match (fixed, any) {
-                (Some(fixed), _) => Some(fixed.clone()),
+            let rejection = match self.verdict(cluster, at, *id) {
+                (Some(fixed), _) => Some(fixed),
                 _ if !node_affinity::allows(spec, node) => {
                     Some(node_affinity::rejection().by("NodeAffinity"))
                 }
-                (None, Some(any)) => Some(any.clone()),
-                (None, None) => state.index.key(id.row()).and_then(|key| state.judge(key)),
+                (None, Some(any)) => Some(any),
+                (None, None) => match self.reject_group(cluster, at, *id) {
+                    Some(rejection) => rejection,
+                    None => return Outcome::AskAll,
+                },
             };
             match rejection {
                 Some(r) => rejected.push((r, 1)),
@@ -185,7 +309,13 @@ impl Fast {
         }
     }
 
-    fn state(&mut self, cluster: &Cluster, spec: &Arc<PodSpec>) -> &mut ClassState {
+    const fn view<'v>(&'v self, cluster: &'v Cluster, kinds: &'v Kinds) -> View<'v> {
+        View { cluster, feed: &self.feed, sheet: &self.sheet, kinds, rules: &self.rules }
+    }
+
+    /// The class of a spec, knowing what happened.
+    fn class(&mut self, cluster: &Cluster, spec: &Arc<PodSpec>) -> usize {
+        self.feed.follow(cluster, &mut self.sheet);
         self.tick += 1;
         let known =
             self.by_address.get(&Arc::as_ptr(spec).addr()).or_else(|| self.by_spec.get(spec)).copied();
@@ -193,24 +323,95 @@ impl Fast {
             Some(at) => at,
             None => self.add(cluster, spec),
         };
-        #[expect(clippy::indexing_slicing, reason = "the maps name states that are there")]
-        let state = &mut self.states[at];
-        state.used = self.tick;
-        state.catch_up(cluster);
-        state
+        let Self { feed, sheet, kinds, states, rules, tick, .. } = self;
+        if let Some(state) = states.get_mut(at)
+            && let Some(kinds) = kinds.get_mut(state.kinds)
+        {
+            kinds.catch_up(cluster, feed);
+            state.used = *tick;
+            state.settle(View { cluster, feed, sheet, kinds, rules });
+        }
+        at
+    }
+
+    /// Decides by a sweep, if that costs less than an index would.
+    fn sweep(
+        &mut self,
+        cluster: &Cluster,
+        at: usize,
+        start: usize,
+        hidden: &[(NodeId, Rejection)],
+    ) -> Option<Choice> {
+        let Self { feed, sheet, kinds, states, rules, scratch, .. } = self;
+        let state = states.get_mut(at).filter(|s| s.can_sweep() && !s.unusual)?;
+        let kinds = kinds.get(state.kinds)?;
+        let view = View { cluster, feed, sheet, kinds, rules };
+        let rows = sheet.rows();
+        let per_row = if kinds.uniform().is_some() { SWEEP } else { SWEEP_KINDS };
+        let (sweep, make) = (rows * per_row, rows * MAKE);
+        let following = |changes: usize| changes.saturating_mul(FOLLOW).min(make);
+        let repair = state.behind(view).map_or(make, following);
+        let since = usize::try_from(feed.end() - state.asked).unwrap_or(usize::MAX);
+        state.asked = feed.end();
+        if repair <= sweep {
+            return None;
+        }
+        state.credit = state.credit.saturating_add(sweep.saturating_sub(following(since)));
+        if state.credit >= repair {
+            return None;
+        }
+        sweep::choose(view, &state.spec, start, hidden, scratch)
+    }
+
+    /// Makes the index of a class show the present.
+    fn repair(&mut self, cluster: &Cluster, at: usize) {
+        let Self { feed, sheet, kinds, states, rules, scratch, .. } = self;
+        let Some(state) = states.get_mut(at) else { return };
+        let Some(kinds) = kinds.get(state.kinds) else { return };
+        let had = state.index.is_some();
+        state.repair(View { cluster, feed, sheet, kinds, rules }, scratch);
+        state.credit = 0;
+        if !had {
+            self.make_room(at);
+        }
+    }
+
+    /// Drops indexes that were not used for long, if all take too much.
+    fn make_room(&mut self, keep: usize) {
+        let rows = self.sheet.rows();
+        let bytes = |s: &ClassState| match (&s.index, &s.counts) {
+            (None, _) => 0,
+            (Some(_), None) => rows * BYTES_PER_ROW,
+            (Some(_), Some(_)) => rows * BYTES_PER_ROW_COUNTED,
+        };
+        let mut taken: usize = self.states.iter().map(bytes).sum();
+        let mut kept = self.states.iter().filter(|s| s.index.is_some()).count();
+        while taken > BYTES_MAX && kept > INDEXES_MIN {
+            let others = self.states.iter_mut().enumerate().filter(|(n, s)| *n != keep && s.index.is_some());
+            let Some((_, oldest)) = others.min_by_key(|(_, s)| s.used) else { return };
+            taken -= bytes(oldest);
+            kept -= 1;
+            oldest.forget();
+        }
     }
 
     fn add(&mut self, cluster: &Cluster, spec: &Arc<PodSpec>) -> usize {
-        let rows = cluster.columns().rows().max(1);
-        let max = (BYTES_MAX / rows / BYTES_PER_ROW).clamp(CLASSES_MIN, CLASSES_MAX);
-        let state = ClassState::build(cluster, spec);
-        let oldest = self.states.iter().enumerate().min_by_key(|(_, s)| s.used).map(|(at, _)| at);
-        let at = match oldest.filter(|_| self.states.len() >= max) {
+        let kinds = self.kinds_of(cluster, spec);
+        let Some(looked_at) = self.kinds.get_mut(kinds) else { return usize::MAX };
+        looked_at.users += 1;
+        looked_at.catch_up(cluster, &self.feed);
+        let Some(looked_at) = self.kinds.get(kinds) else { return usize::MAX };
+        let state = ClassState::new(self.view(cluster, looked_at), spec, kinds);
+        let oldest = (self.states.len() >= CLASSES_MAX)
+            .then(|| self.states.iter().enumerate().min_by_key(|(_, s)| s.used).map(|(at, _)| at))
+            .flatten();
+        let at = match oldest {
             Some(at) => {
                 if let Some(slot) = self.states.get_mut(at) {
                     let old = core::mem::replace(slot, state);
                     self.by_address.remove(&Arc::as_ptr(&old.spec).addr());
                     self.by_spec.remove(&old.spec);
+                    self.leave_kinds(old.kinds);
                 }
                 at
             }
@@ -222,5 +423,36 @@ impl Fast {
         self.by_address.insert(Arc::as_ptr(spec).addr(), at);
         self.by_spec.insert(Arc::clone(spec), at);
         at
+    }
+
+    /// What the objects of nodes mean to pods of a spec.
+    fn kinds_of(&mut self, cluster: &Cluster, spec: &Arc<PodSpec>) -> usize {
+        let wishes = Wishes::of(spec);
+        if let Some(at) = self.kinds_by_wishes.get(&wishes) {
+            return *at;
+        }
+        let kinds = Kinds::new(cluster, &self.feed, spec);
+        let free = self.kinds.iter_mut().enumerate().find(|(_, k)| k.users == 0);
+        let at = match free {
+            Some((at, slot)) => {
+                *slot = kinds;
+                at
+            }
+            None => {
+                self.kinds.push(kinds);
+                self.kinds.len() - 1
+            }
+        };
+        self.kinds_by_wishes.insert(wishes, at);
+        at
+    }
+
+    fn leave_kinds(&mut self, at: usize) {
+        let Some(kinds) = self.kinds.get_mut(at) else { return };
+        kinds.users = kinds.users.saturating_sub(1);
+        if kinds.users == 0 {
+            self.kinds_by_wishes.remove(&kinds.wishes());
+            kinds.clear();
+        }
     }
 }

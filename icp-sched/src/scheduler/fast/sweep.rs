@@ -1,0 +1,73 @@
+//! A decision from the points of all nodes at once.
+
+use alloc::vec::Vec;
+
+use super::choose::{Choice, scaled};
+use super::state::View;
+use crate::cache::NodeId;
+use crate::framework::Rejection;
+use crate::model::PodSpec;
+
+/// Chooses among all nodes, looking for the first of equals from row `start` on; `None` if no node will do, or if points
+/// are beyond what a sweep can hold.
+pub(super) fn choose(
+    view: View<'_>,
+    spec: &PodSpec,
+    start: usize,
+    hidden: &[(NodeId, Rejection)],
+    points: &mut Vec<i16>,
+) -> Option<Choice> {
+    view.sheet.sweep(view.cluster.columns(), spec, view.rules, points)?;
+    for (id, _) in hidden {
+        if let Some(slot) = points.get_mut(id.row()) {
+            *slot = 0;
+        }
+    }
+    match view.kinds.uniform() {
+        Some(kind) if kind.rejection.is_some() => return None,
+        // What all nodes get alike does not matter.
+        Some(_) => {}
+        None => add_kinds(view, points)?,
+    }
+    let max = points.iter().copied().max().filter(|max| *max > 0)?;
+    let feasible = points.iter().filter(|p| **p > 0).count();
+    let from = |start: usize| points.get(start..)?.iter().position(|p| *p == max).map(|at| at + start);
+    let row = from(start).or_else(|| from(0))?;
+    Some(Choice { row, feasible })
+}
+
+/// Takes out the nodes whose objects will not do, and adds what the others get for theirs.
+fn add_kinds(view: View<'_>, points: &mut [i16]) -> Option<()> {
+    let of_row = view.kinds.of_row();
+    let mut feasible = alloc::vec![0_u32; view.kinds.list().len()];
+    for (kind, points) in of_row.iter().zip(points.iter()) {
+        if let Some(n) = feasible.get_mut(*kind as usize) {
+            *n += u32::from(*points > 0);
+        }
+    }
+    let present = || view.kinds.list().zip(&feasible).filter(|(k, n)| **n > 0 && k.rejection.is_none());
+    let taints = present().map(|(k, _)| k.taints).max().unwrap_or(0);
+    let affinity = present().map(|(k, _)| k.affinity).max().unwrap_or(0);
+    let rules = view.rules;
+    let mut bonuses: Vec<Option<i16>> = Vec::with_capacity(feasible.len());
+    for (kind, n) in view.kinds.list().zip(&feasible) {
+        bonuses.push(if *n == 0 || kind.rejection.is_some() {
+            None
+        } else {
+            let bonus = kind.images * rules.images
+                + rules.taints * scaled(kind.taints, taints, true)
+                + rules.affinity * scaled(kind.affinity, affinity, false);
+            Some(i16::try_from(bonus).ok().filter(|b| (0..BONUS_MAX).contains(b))?)
+        });
+    }
+    for (kind, points) in of_row.iter().zip(points) {
+        match bonuses.get(*kind as usize) {
+            Some(Some(bonus)) if *points > 0 => *points += bonus,
+            _ => *points = 0,
+        }
+    }
+    Some(())
+}
+
+/// With the points of fit and balance it is still a small number.
+const BONUS_MAX: i16 = 1 << 14;
