@@ -140,7 +140,7 @@ impl World {
             highest.map(|p| p.started.map_or(i64::MAX, Time::as_micros)).min().unwrap()
         };
         let sum = |v: &[Pod]| v.iter().map(|p| i64::from(p.spec.priority) + (1 << 31)).sum();
-        let rules: [&dyn Fn(&[Pod], usize) -> i64; 5] = [
+        let rules: [Rule<'_>; 5] = [
             &|_, violations| violations as i64,
             &|v, _| i64::from(top(v)),
             &|v, _| sum(v),
@@ -155,6 +155,9 @@ impl World {
         Some(Room { node: node.into(), victims: victims.into_iter().map(|v| v.key).collect(), violations })
     }
 }
+
+/// What victims and broken budgets cost by one rule.
+type Rule<'r> = &'r dyn Fn(&[Pod], usize) -> i64;
 
 /// A spec that mostly asks for much, so that nodes fill up; `plain` ones care for no other pods.
 fn random_spec(rng: &mut Rng) -> Arc<PodSpec> {

@@ -49,6 +49,18 @@ impl<T> Default for Log<T> {
     }
 }
 
+/// Changes that a snapshot takes along, for those who are that far behind.
+const TAIL_MAX: usize = 256;
+
+impl<T: Clone> Log<T> {
+    /// The last changes, for a snapshot; who is further behind starts anew there.
+    pub(super) fn tail(&self) -> Self {
+        let skip = self.kept.len().saturating_sub(TAIL_MAX);
+        let kept = self.kept.range(skip..).cloned().collect();
+        Self { kept, first: self.first + skip as u64, kept_max: self.kept_max }
+    }
+}
+
 impl<T> Log<T> {
     /// One that keeps so many changes.
     pub(crate) const fn keeping(kept_max: usize) -> Self {

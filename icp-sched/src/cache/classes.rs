@@ -3,14 +3,14 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::Map;
+use super::{Chunks, Index};
 use crate::model::PodSpec;
 
 /// A class of pods with equal specs. Valid as long as the cluster holds a pod of the class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClassId(pub(crate) u32);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Class {
     spec: Arc<PodSpec>,
     /// Pods that hold the class.
@@ -22,20 +22,40 @@ struct Class {
 /// The classes, by slot and by spec.
 #[derive(Debug, Default)]
 pub(super) struct Classes {
-    slots: Vec<Option<Class>>,
+    slots: Chunks<Option<Class>, 64>,
     free: Vec<u32>,
-    by_spec: Map<Arc<PodSpec>, ClassId>,
+    by_spec: Index<16>,
     /// The same by the address of the spec that is kept: most pods of a class share it.
-    by_address: Map<usize, ClassId>,
+    by_address: Index<16>,
     serial: u64,
 }
 
 impl Classes {
+    /// The same classes for a snapshot.
+    pub(super) fn share(&mut self) -> Self {
+        Self {
+            slots: self.slots.share(),
+            free: self.free.clone(),
+            by_spec: self.by_spec.share(),
+            by_address: self.by_address.share(),
+            serial: self.serial,
+        }
+    }
+
+    fn address(spec: &Arc<PodSpec>) -> usize {
+        Arc::as_ptr(spec).addr()
+    }
+
+    fn class(&self, slot: u32) -> Option<&Class> {
+        self.slots.get(slot as usize)?.as_ref()
+    }
+
     /// The class of `spec`, with one more holder.
     pub(super) fn acquire(&mut self, spec: &Arc<PodSpec>) -> ClassId {
-        let address = Arc::as_ptr(spec).addr();
-        let known = self.by_address.get(&address).or_else(|| self.by_spec.get(spec));
-        if let Some(id) = known.copied() {
+        let by_address = self.by_address.hash(&Self::address(spec));
+        let same = |slot| self.class(slot).is_some_and(|c| Arc::ptr_eq(&c.spec, spec));
+        let known = self.by_address.find(by_address, same).or_else(|| self.slot_of(spec));
+        if let Some(id) = known.map(ClassId) {
             if let Some(class) = self.slot_mut(id) {
                 class.refs = class.refs.saturating_add(1);
             }
@@ -53,14 +73,18 @@ impl Classes {
         if let Some(slot) = self.slots.get_mut(id.0 as usize) {
             *slot = Some(class);
         }
-        self.by_spec.insert(Arc::clone(spec), id);
-        self.by_address.insert(address, id);
+        self.by_spec.insert(self.by_spec.hash(&**spec), id.0);
+        self.by_address.insert(by_address, id.0);
         id
+    }
+
+    fn slot_of(&self, spec: &PodSpec) -> Option<u32> {
+        self.by_spec.find(self.by_spec.hash(spec), |slot| self.class(slot).is_some_and(|c| *c.spec == *spec))
     }
 
     /// The spec that is kept for an equal one.
     pub(super) fn canonical(&self, spec: &PodSpec) -> Option<&Arc<PodSpec>> {
-        self.by_spec.get_key_value(spec).map(|(kept, _)| kept)
+        self.class(self.slot_of(spec)?).map(|c| &c.spec)
     }
 
     /// One holder less; the last one takes the class with it.
@@ -69,8 +93,8 @@ impl Classes {
         class.refs = class.refs.saturating_sub(1);
         if class.refs == 0 {
             let spec = Arc::clone(&class.spec);
-            self.by_spec.remove(&spec);
-            self.by_address.remove(&Arc::as_ptr(&spec).addr());
+            self.by_spec.remove(self.by_spec.hash(&*spec), id.0);
+            self.by_address.remove(self.by_address.hash(&Self::address(&spec)), id.0);
             if let Some(slot) = self.slots.get_mut(id.0 as usize) {
                 *slot = None;
             }

@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 
 use smallvec::SmallVec;
 
-use super::ClassId;
 use super::topology::Topology;
+use super::{Chunks, ClassId};
 use crate::model::{HostPort, Node, PodSpec};
 
 /// A node by its row. Rows of nodes that are gone are used again.
@@ -27,11 +27,11 @@ impl NodeId {
 }
 
 /// A resource beside CPU, memory and ephemeral storage.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct ScalarColumn {
     pub(crate) name: String,
-    pub(crate) allocatable: Vec<i64>,
-    pub(crate) used: Vec<i64>,
+    pub(crate) allocatable: Chunks<i64>,
+    pub(crate) used: Chunks<i64>,
 }
 
 /// What the arithmetic of a node needs.
@@ -88,23 +88,43 @@ pub(crate) struct Capacity {
 }
 
 /// The columns. A row is a node, or free.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Columns {
-    pub(crate) nodes: Vec<Option<Arc<Node>>>,
-    pub(crate) capacity: Vec<Capacity>,
-    pub(crate) load: Vec<Load>,
+    pub(crate) nodes: Chunks<Option<Arc<Node>>>,
+    pub(crate) capacity: Chunks<Capacity>,
+    pub(crate) load: Chunks<Load>,
     pub(crate) scalars: Vec<ScalarColumn>,
     /// Host ports in use, as often as they are used.
-    pub(crate) ports: Vec<Vec<HostPort>>,
+    pub(crate) ports: Chunks<Vec<HostPort>>,
     /// How many pods of each class.
-    pub(crate) classes: Vec<SmallVec<[(ClassId, u32); 4]>>,
+    pub(crate) classes: Chunks<SmallVec<[(ClassId, u32); 4]>>,
     /// What is taken by priority, the least important first.
-    pub(crate) tiers: Vec<SmallVec<[Tier; 1]>>,
+    pub(crate) tiers: Chunks<SmallVec<[Tier; 1]>>,
     pub(crate) topology: Topology,
-    free: Vec<u32>,
+    free: Chunks<u32>,
 }
 
 impl Columns {
+    /// The same columns for a snapshot.
+    pub(super) fn share(&mut self) -> Self {
+        let scalar = |s: &mut ScalarColumn| ScalarColumn {
+            name: s.name.clone(),
+            allocatable: s.allocatable.share(),
+            used: s.used.share(),
+        };
+        Self {
+            nodes: self.nodes.share(),
+            capacity: self.capacity.share(),
+            load: self.load.share(),
+            scalars: self.scalars.iter_mut().map(scalar).collect(),
+            ports: self.ports.share(),
+            classes: self.classes.share(),
+            tiers: self.tiers.share(),
+            topology: self.topology.share(),
+            free: self.free.share(),
+        }
+    }
+
     pub(crate) fn rows(&self) -> usize {
         self.nodes.len()
     }
@@ -121,8 +141,8 @@ impl Columns {
         self.tiers.push(SmallVec::new());
         let rows = self.nodes.len();
         for s in &mut self.scalars {
-            s.allocatable.resize(rows, 0);
-            s.used.resize(rows, 0);
+            s.allocatable.grow(rows, || 0);
+            s.used.grow(rows, || 0);
         }
         NodeId::of(rows - 1)
     }
@@ -162,10 +182,12 @@ impl Columns {
         if let Some(at) = self.scalars.iter().position(|s| s.name == name) {
             return at;
         }
-        let zeros = alloc::vec![0; self.nodes.len()];
+        let (mut allocatable, mut used) = (Chunks::default(), Chunks::default());
+        allocatable.grow(self.nodes.len(), || 0);
+        used.grow(self.nodes.len(), || 0);
         // In order of name, so that reasons are.
         let at = self.scalars.iter().position(|s| s.name.as_str() > name).unwrap_or(self.scalars.len());
-        self.scalars.insert(at, ScalarColumn { name: name.into(), allocatable: zeros.clone(), used: zeros });
+        self.scalars.insert(at, ScalarColumn { name: name.into(), allocatable, used });
         at
     }
 

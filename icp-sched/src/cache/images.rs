@@ -2,11 +2,12 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
+use alloc::sync::Arc;
 
-use super::NodeId;
+use super::{NodeId, Shared};
 use crate::model::Node;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct ImageState {
     /// The size that the first node told.
     bytes: i64,
@@ -14,30 +15,38 @@ struct ImageState {
 }
 
 /// The images of all nodes.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Images {
-    by_name: BTreeMap<String, ImageState>,
+    by_name: Shared<BTreeMap<String, Arc<ImageState>>>,
 }
 
 impl Images {
+    /// The same images for a snapshot. The first change on one side copies the names, and the nodes of those images that
+    /// it is about.
+    pub(super) fn share(&mut self) -> Self {
+        Self { by_name: self.by_name.share() }
+    }
+
     pub(super) fn add(&mut self, id: NodeId, node: &Node) {
         for image in &node.images {
             for name in &image.names {
-                self.by_name
+                let by_name = self.by_name.get_mut();
+                let state = by_name
                     .entry(name.clone())
-                    .or_insert_with(|| ImageState { bytes: image.bytes, nodes: BTreeSet::new() })
-                    .nodes
-                    .insert(id);
+                    .or_insert_with(|| Arc::new(ImageState { bytes: image.bytes, nodes: BTreeSet::new() }));
+                Arc::make_mut(state).nodes.insert(id);
             }
         }
     }
 
     pub(super) fn remove(&mut self, id: NodeId, node: &Node) {
         for name in node.images.iter().flat_map(|i| &i.names) {
-            if let Some(state) = self.by_name.get_mut(name) {
+            let by_name = self.by_name.get_mut();
+            if let Some(state) = by_name.get_mut(name) {
+                let state = Arc::make_mut(state);
                 state.nodes.remove(&id);
                 if state.nodes.is_empty() {
-                    self.by_name.remove(name);
+                    by_name.remove(name);
                 }
             }
         }
@@ -45,11 +54,12 @@ impl Images {
 
     /// Whether some node holds one of these images.
     pub(crate) fn any(&self, names: &[String]) -> bool {
-        !self.by_name.is_empty() && names.iter().any(|n| self.by_name.contains_key(n))
+        let by_name = self.by_name.get();
+        !by_name.is_empty() && names.iter().any(|n| by_name.contains_key(n))
     }
 
     /// The size in bytes of an image, if the node holds it, and how many nodes do.
     pub(crate) fn on(&self, id: NodeId, name: &str) -> Option<(i64, usize)> {
-        self.by_name.get(name).filter(|s| s.nodes.contains(&id)).map(|s| (s.bytes, s.nodes.len()))
+        self.by_name.get().get(name).filter(|s| s.nodes.contains(&id)).map(|s| (s.bytes, s.nodes.len()))
     }
 }

@@ -3,6 +3,8 @@
 //! Pods with equal specs share a class. A node knows how many pods of each class run on it, so that questions about
 //! pods (affinity, spreading) are asked once per class and never per pod.
 //!
+//! All of it is kept in chunks that snapshots share until one side writes to them, see [`Cluster::snapshot`].
+//!
 //! ```
 //! use std::sync::Arc;
 //! use icp_sched::cache::Cluster;
@@ -24,6 +26,7 @@ pub(crate) mod domains;
 mod images;
 mod pods;
 mod selectors;
+pub(crate) mod shared;
 mod storage;
 mod topology;
 
@@ -35,6 +38,7 @@ pub use storage::Storage;
 pub(crate) use changes::{Change, ChangeLog, Log};
 pub(crate) use columns::{Capacity, Columns, Load};
 pub(crate) use selectors::Selectors;
+pub(crate) use shared::{Chunks, Index, Shared};
 pub(crate) use topology::NO_DOMAIN;
 
 /// A map that hashes the same way on every machine.

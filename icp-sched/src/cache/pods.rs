@@ -1,15 +1,9 @@
 //! The pods that weigh on nodes.
 
-use alloc::vec::Vec;
-use core::hash::BuildHasher as _;
-
-use foldhash::fast::FixedState;
-use hashbrown::HashTable;
-
 use icp_core::client::ObjectKey;
 use smallvec::SmallVec;
 
-use super::{ClassId, NodeId};
+use super::{Chunks, ClassId, Index, NodeId};
 use crate::model::Pod;
 
 /// A pod that weighs on a node, or would if its node were known.
@@ -22,27 +16,39 @@ pub(crate) struct Placed {
     pub(crate) assumed: bool,
 }
 
+/// Slots in a chunk; a pod is large.
+const CHUNK: usize = 64;
+
 /// A slab of pods with an index by name and one by node.
 #[derive(Debug, Default)]
 pub(super) struct Pods {
-    slots: Vec<Option<Placed>>,
-    free: Vec<u32>,
+    slots: Chunks<Option<Placed>, CHUNK>,
+    free: Chunks<u32>,
     /// Slots by the keys that stand in them.
-    by_key: HashTable<u32>,
-    hasher: FixedState,
-    on_node: Vec<SmallVec<[u32; 6]>>,
+    by_key: Index<256>,
+    on_node: Chunks<SmallVec<[u32; 6]>>,
 }
 
 impl Pods {
+    /// The same pods for a snapshot.
+    pub(super) fn share(&mut self) -> Self {
+        Self {
+            slots: self.slots.share(),
+            free: self.free.share(),
+            by_key: self.by_key.share(),
+            on_node: self.on_node.share(),
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.by_key.len()
     }
 
     fn slot(&self, key: &ObjectKey) -> Option<u32> {
-        let is = |slot: &u32| {
-            self.slots.get(*slot as usize).is_some_and(|p| p.as_ref().is_some_and(|p| p.pod.key == *key))
+        let is = |slot: u32| {
+            self.slots.get(slot as usize).is_some_and(|p| p.as_ref().is_some_and(|p| p.pod.key == *key))
         };
-        self.by_key.find(self.hasher.hash_one(key), is).copied()
+        self.by_key.find(self.by_key.hash(key), is)
     }
 
     pub(super) fn get(&self, key: &ObjectKey) -> Option<&Placed> {
@@ -55,36 +61,32 @@ impl Pods {
     }
 
     pub(super) fn insert(&mut self, placed: Placed) {
+        let (node, hash) = (placed.node, self.by_key.hash(&placed.pod.key));
         let slot = match self.free.pop() {
-            Some(slot) => slot,
+            Some(slot) => {
+                if let Some(s) = self.slots.get_mut(slot as usize) {
+                    *s = Some(placed);
+                }
+                slot
+            }
             None => {
-                self.slots.push(None);
+                self.slots.push(Some(placed));
                 u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
             }
         };
-        if let Some(node) = placed.node {
-            self.list(node).push(slot);
+        self.by_key.insert(hash, slot);
+        if let Some(list) = node.and_then(|node| self.list(node)) {
+            list.push(slot);
         }
-        let hash = self.hasher.hash_one(&placed.pod.key);
-        if let Some(s) = self.slots.get_mut(slot as usize) {
-            *s = Some(placed);
-        }
-        let (slots, hasher) = (&self.slots, &self.hasher);
-        let hash_of = |slot: &u32| {
-            slots.get(*slot as usize).and_then(Option::as_ref).map_or(0, |p| hasher.hash_one(&p.pod.key))
-        };
-        self.by_key.insert_unique(hash, slot, hash_of);
     }
 
     pub(super) fn remove(&mut self, key: &ObjectKey) -> Option<Placed> {
         let slot = self.slot(key)?;
-        if let Ok(entry) = self.by_key.find_entry(self.hasher.hash_one(key), |s| *s == slot) {
-            entry.remove();
-        }
+        self.by_key.remove(self.by_key.hash(key), slot);
         let placed = self.slots.get_mut(slot as usize)?.take()?;
         self.free.push(slot);
-        if let Some(node) = placed.node {
-            self.list(node).retain(|s| *s != slot);
+        if let Some(list) = placed.node.and_then(|node| self.list(node)) {
+            list.retain(|s| *s != slot);
         }
         Some(placed)
     }
@@ -94,13 +96,10 @@ impl Pods {
         list.iter().filter_map(|s| self.slots.get(*s as usize)?.as_ref())
     }
 
-    fn list(&mut self, node: NodeId) -> &mut SmallVec<[u32; 6]> {
-        let row = node.row();
-        if self.on_node.len() <= row {
-            self.on_node.resize_with(row + 1, SmallVec::new);
+    fn list(&mut self, node: NodeId) -> Option<&mut SmallVec<[u32; 6]>> {
+        if self.on_node.len() <= node.row() {
+            self.on_node.grow(node.row() + 1, SmallVec::new);
         }
-        // The list was just made long enough.
-        #[expect(clippy::indexing_slicing, reason = "resized above")]
-        &mut self.on_node[row]
+        self.on_node.get_mut(node.row())
     }
 }

@@ -5,42 +5,55 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::Map;
+use super::{Chunks, Index};
 use crate::model::Node;
 
 /// The node has no such label.
 pub(crate) const NO_DOMAIN: u32 = u32::MAX;
 
 /// One topology key as a column.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct TopologyColumn {
     key: String,
     /// By node: the number of its domain.
-    pub(crate) domain_of: Vec<u32>,
-    numbers: Map<String, u32>,
-    /// Numbers that were ever given out.
-    domains: u32,
+    pub(crate) domain_of: Chunks<u32>,
+    /// By domain: the value of its label. Numbers are not given out twice.
+    values: Chunks<String>,
+    numbers: Index<64>,
     /// How many nodes each domain has.
-    members: Vec<u32>,
+    members: Chunks<u32>,
     /// Domains with more than one node.
     shared: usize,
 }
 
 impl TopologyColumn {
-    fn put(&mut self, at: usize, labels: Option<&BTreeMap<String, String>>) {
-        if self.domain_of.len() <= at {
-            self.domain_of.resize(at + 1, NO_DOMAIN);
+    fn share(&mut self) -> Self {
+        Self {
+            key: self.key.clone(),
+            domain_of: self.domain_of.share(),
+            values: self.values.share(),
+            numbers: self.numbers.share(),
+            members: self.members.share(),
+            shared: self.shared,
         }
+    }
+
+    fn number(&mut self, value: &str) -> u32 {
+        let hash = self.numbers.hash(value);
+        let is = |n: u32| self.values.get(n as usize).is_some_and(|v| v == value);
+        self.numbers.find(hash, is).unwrap_or_else(|| {
+            let n = u32::try_from(self.values.len()).unwrap_or(NO_DOMAIN);
+            self.values.push(value.into());
+            self.members.push(0);
+            self.numbers.insert(hash, n);
+            n
+        })
+    }
+
+    fn put(&mut self, at: usize, labels: Option<&BTreeMap<String, String>>) {
+        self.domain_of.grow(at + 1, || NO_DOMAIN);
         let domain = match labels.and_then(|l| l.get(&self.key)) {
-            Some(value) => match self.numbers.get(value) {
-                Some(n) => *n,
-                None => {
-                    let n = self.domains;
-                    self.numbers.insert(value.clone(), n);
-                    self.domains += 1;
-                    n
-                }
-            },
+            Some(value) => self.number(value),
             None => NO_DOMAIN,
         };
         if let Some(slot) = self.domain_of.get_mut(at) {
@@ -54,11 +67,7 @@ impl TopologyColumn {
         if domain == NO_DOMAIN {
             return;
         }
-        let at = domain as usize;
-        if self.members.len() <= at {
-            self.members.resize(at + 1, 0);
-        }
-        let Some(members) = self.members.get_mut(at) else { return };
+        let Some(members) = self.members.get_mut(domain as usize) else { return };
         if more {
             *members += 1;
             self.shared += usize::from(*members == 2);
@@ -70,14 +79,18 @@ impl TopologyColumn {
 }
 
 /// The columns that exist; a key gets one when it is first asked for.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Topology {
     columns: Vec<TopologyColumn>,
 }
 
 impl Topology {
+    pub(super) fn share(&mut self) -> Self {
+        Self { columns: self.columns.iter_mut().map(TopologyColumn::share).collect() }
+    }
+
     /// The number of the column of `key`, made if there is none.
-    pub(crate) fn ensure(&mut self, key: &str, nodes: &[Option<Arc<Node>>]) -> usize {
+    pub(crate) fn ensure(&mut self, key: &str, nodes: &Chunks<Option<Arc<Node>>>) -> usize {
         if let Some(at) = self.find(key) {
             return at;
         }

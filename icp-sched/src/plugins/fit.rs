@@ -6,7 +6,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::cache::{Capacity, Columns, Load, NodeId};
+use crate::cache::{Capacity, Chunks, Columns, Load, NodeId};
 use crate::framework::{Code, Cycle, FilterPlan, Plugin, Reasons, Rejected, SCORE_MAX};
 use crate::model::PodSpec;
 use crate::plugins::resources::{self, ResourceWeight, Shape, Take};
@@ -143,7 +143,7 @@ pub(crate) fn fits_load(have: &Capacity, load: &Load, pod: &PodSpec) -> bool {
 
 fn scalar(columns: &Columns, name: &str, row: usize) -> (i64, i64) {
     let column = columns.scalars.iter().find(|s| s.name == name);
-    let at = |list: &Vec<i64>| list.get(row).copied().unwrap_or(0);
+    let at = |list: &Chunks<i64>| list.get(row).copied().unwrap_or(0);
     column.map_or((0, 0), |s| (at(&s.allocatable), at(&s.used)))
 }
 

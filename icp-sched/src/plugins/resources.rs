@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::cache::Columns;
+use crate::cache::{Chunks, Columns};
 use crate::framework::SCORE_MAX;
 use crate::model::PodSpec;
 
@@ -125,7 +125,7 @@ pub(crate) fn used(columns: &Columns, pod: &PodSpec, row: usize, name: &str, tak
         _ if own == 0 => return (0, 0),
         (name, _) => match columns.scalars.iter().find(|s| s.name == name) {
             Some(s) => {
-                let at = |list: &Vec<i64>| list.get(row).copied().unwrap_or(0);
+                let at = |list: &Chunks<i64>| list.get(row).copied().unwrap_or(0);
                 (at(&s.used), at(&s.allocatable))
             }
             None => return (0, 0),
