@@ -211,6 +211,11 @@ impl Mvcc {
         more
     }
 
+    /// Gives back room that was kept for more commits.
+    pub fn shrink(&mut self) {
+        self.commits.shrink_to_fit();
+    }
+
     fn sweep_keys(&mut self, commit: &Commit) {
         for change in &commit.changes {
             if let Some(history) = self.keys.get_mut(&change.kv.key) {

@@ -80,5 +80,6 @@ impl Store {
     /// Frees all that compaction has made superfluous, at once.
     pub fn defragment(&mut self) {
         while self.kv.sweep(usize::MAX) {}
+        self.kv.shrink();
     }
 }
