@@ -33,6 +33,11 @@ impl Etcd {
 
     /// Starts one that begins with a snapshot.
     pub fn start_from(snapshot: Option<&Path>) -> Option<Self> {
+        Self::start_with(snapshot, &[])
+    }
+
+    /// Starts one with more arguments.
+    pub fn start_with(snapshot: Option<&Path>, arguments: &[&str]) -> Option<Self> {
         let program = find("etcd")?;
         let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let (client, peer) = (free(), free());
@@ -54,6 +59,7 @@ impl Etcd {
             assert!(restored.status.success(), "etcdctl snapshot restore: {error}");
         }
         let child = Command::new(program)
+            .args(arguments)
             .args(["--name", "default", "--log-level", "error", "--unsafe-no-fsync"])
             .arg("--data-dir")
             .arg(dir.join("data"))
