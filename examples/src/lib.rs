@@ -7,4 +7,5 @@ pub mod daemon;
 pub mod lab;
 pub mod pki;
 pub mod simulate;
+pub mod store_vs_etcd;
 pub mod tool;

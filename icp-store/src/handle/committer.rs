@@ -4,146 +4,24 @@ use alloc::collections::VecDeque;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 use core::task::Waker;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use icp_core::base::{Duration, Time};
-use icp_core::storage::{Revision, StorageError};
+use icp_core::storage::Revision;
 
 use super::clock::Clock;
+use super::queue::{Growth, Queue, SnapshotRequest, Work};
 use super::shared::Shared;
-use crate::Store;
-use crate::log::{Log, LogError, approximate_bytes};
+use crate::log::{Log, LogError};
 use crate::store::Entry;
 
 /// How often a full disk is tried again, and the longest sleep.
 const RETRY: Duration = Duration::from_millis(500);
 const SLEEP_MAX: Duration = Duration::from_secs(10);
-
-/// What a write does to the size of the data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Growth {
-    /// It may add some.
-    Adds,
-    /// It never does, apart from its own record.
-    Frees,
-}
-
-/// What waits to become durable, and who waits for it.
-#[derive(Debug)]
-pub(super) struct Queue {
-    state: Mutex<QueueState>,
-    wake: Condvar,
-    pub(super) entries: AtomicU64,
-    pub(super) syncs: AtomicU64,
-    pub(super) snapshots: AtomicU64,
-    pub(super) disk_bytes: AtomicU64,
-}
-
-#[derive(Debug)]
-struct QueueState {
-    /// Entries with the store's revision after them and their approximate bytes.
-    entries: VecDeque<(Entry, Revision, usize)>,
-    /// Bytes that are queued or being written.
-    bytes: usize,
-    last_seq: u64,
-    durable_seq: u64,
-    waiters: Vec<(u64, Waker)>,
-    /// What the system said, and how many bytes of freeing writes are still taken.
-    full: Option<(String, usize)>,
-    poisoned: Option<String>,
-    closing: bool,
-    snapshot_done: Option<Result<u64, LogError>>,
-}
-
-impl Queue {
-    pub(super) fn new(log: &dyn Log) -> Self {
-        let seq = log.last_seq();
-        Self {
-            state: Mutex::new(QueueState {
-                entries: VecDeque::new(),
-                bytes: 0,
-                last_seq: seq,
-                durable_seq: seq,
-                waiters: Vec::new(),
-                full: None,
-                poisoned: None,
-                closing: false,
-                snapshot_done: None,
-            }),
-            wake: Condvar::new(),
-            entries: AtomicU64::new(0),
-            syncs: AtomicU64::new(0),
-            snapshots: AtomicU64::new(0),
-            disk_bytes: AtomicU64::new(log.log_bytes() + log.snapshot_bytes()),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, QueueState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn close(&self) {
-        self.lock().closing = true;
-        self.wake.notify_all();
-    }
-
-    /// Whether a write may be applied.
-    pub(super) fn admit(&self, growth: Growth) -> Result<(), StorageError> {
-        let state = self.lock();
-        if let Some(detail) = &state.poisoned {
-            return Err(StorageError::Poisoned { detail: detail.clone() });
-        }
-        match &state.full {
-            Some((detail, reserve)) if growth == Growth::Adds || *reserve == 0 => {
-                Err(StorageError::NoSpace { detail: detail.clone() })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The number to wait for if more than `bytes_max` are queued.
-    pub(super) fn over(&self, bytes_max: usize) -> Option<u64> {
-        let state = self.lock();
-        (state.bytes > bytes_max && state.poisoned.is_none()).then_some(state.last_seq)
-    }
-
-    /// Queues what the store has to log, and returns the number of the last entry. The caller holds the store, so that
-    /// entries are queued in the order in which they were made.
-    pub(super) fn push(&self, store: &mut Store) -> u64 {
-        let entries = store.take_entries();
-        let mut state = self.lock();
-        if entries.is_empty() {
-            return state.last_seq;
-        }
-        for entry in entries {
-            let bytes = approximate_bytes(&entry);
-            state.bytes += bytes;
-            state.last_seq += 1;
-            if let Some((_, reserve)) = &mut state.full {
-                *reserve = reserve.saturating_sub(bytes);
-            }
-            state.entries.push_back((entry, store.applied(), bytes));
-        }
-        self.wake.notify_all();
-        state.last_seq
-    }
-
-    /// Whether the entry `seq` is durable; if it is not known yet, `waker` is called when it is.
-    pub(super) fn durable(&self, seq: u64, waker: &Waker) -> Option<Result<(), StorageError>> {
-        let mut state = self.lock();
-        if state.durable_seq >= seq {
-            return Some(Ok(()));
-        }
-        if let Some(detail) = &state.poisoned {
-            return Some(Err(StorageError::Poisoned { detail: detail.clone() }));
-        }
-        state.waiters.push((seq, waker.clone()));
-        None
-    }
-}
+/// Most revisions that are published while the store is held: writers and readers get it in between.
+const PUBLISHED_AT_A_TIME: Revision = 128;
 
 /// The thread behind a [`super::Disk`].
 pub(super) struct Committer<L> {
@@ -156,6 +34,8 @@ pub(super) struct Committer<L> {
     pub(super) reserve_bytes: usize,
     /// After a failed snapshot the log must have grown to this before the next is tried.
     pub(super) snapshot_retry_log_bytes: u64,
+    /// Who waits for the snapshot that is being written.
+    pub(super) snapshot_for: Vec<Arc<SnapshotRequest>>,
 }
 
 struct Batch {
@@ -170,24 +50,27 @@ impl<L: Log> Committer<L> {
         // What a full disk did not take.
         let mut held: Option<Batch> = None;
         loop {
-            let (batch, snapshot_done, closing) = self.wait(held.take());
+            let work = self.wait(held.is_some(), snapshot.is_some());
             self.expire_leases();
+            let batch = held.take().or_else(|| Batch::of(work.entries, work.bytes));
             if let Some(batch) = batch {
                 held = self.commit(batch);
             }
             self.reserve();
-            if let Some(done) = snapshot_done
+            if let Some(done) = work.snapshot_done
                 && self.install(done)
             {
                 snapshot = None;
             }
-            if closing {
+            if work.closing {
                 if held.is_some() {
                     self.poison("the store was closed while the disk was full".into());
                 }
                 let _ = self.log.close();
                 // It holds the directory, which may be opened again at once; the log's end ends it soon.
                 let _ = snapshot.map(JoinHandle::join);
+                self.snapshot_for.append(&mut self.queue.take_snapshot_wanted());
+                self.snapshot_over(&Err(LogError::Poisoned { detail: "the store is closed".into() }));
                 return;
             }
             if snapshot.is_none() {
@@ -197,34 +80,11 @@ impl<L: Log> Committer<L> {
     }
 
     /// Waits for something to do; a batch that is held comes first.
-    fn wait(&self, held: Option<Batch>) -> (Option<Batch>, Option<Result<u64, LogError>>, bool) {
+    fn wait(&self, held: bool, snapshot_running: bool) -> Work {
         let deadline = self.shared.read().lease_deadline();
-        let mut state = self.queue.lock();
-        let idle = held.is_some() || (state.entries.is_empty() && state.snapshot_done.is_none());
-        if idle && !state.closing {
-            let until = |t: Time| t.since(self.clock.now());
-            let mut sleep = deadline.map_or(SLEEP_MAX, until).min(SLEEP_MAX);
-            if held.is_some() || state.full.is_some() || state.poisoned.is_some() {
-                // Leases that cannot be ended now may be due already.
-                sleep = RETRY;
-            }
-            state = self.queue.wake.wait_timeout(state, sleep).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        if held.is_some() {
-            return (held, state.snapshot_done.take(), state.closing);
-        }
-        let mut batch = Batch { entries: Vec::new(), bytes: 0, revision: 0 };
-        while let Some((_, _, bytes)) = state.entries.front() {
-            if batch.bytes > 0 && batch.bytes + bytes > self.batch_bytes_max {
-                break;
-            }
-            let Some((entry, revision, bytes)) = state.entries.pop_front() else { break };
-            batch.entries.push(entry);
-            batch.bytes += bytes;
-            batch.revision = revision;
-        }
-        let closing = state.closing && state.entries.is_empty();
-        ((!batch.entries.is_empty()).then_some(batch), state.snapshot_done.take(), closing)
+        let until = |t: Time| t.since(self.clock.now());
+        let sleep = deadline.map_or(SLEEP_MAX, until).min(SLEEP_MAX);
+        self.queue.next(held, self.batch_bytes_max, snapshot_running, sleep, RETRY)
     }
 
     fn expire_leases(&self) {
@@ -234,49 +94,47 @@ impl<L: Log> Committer<L> {
         {
             self.shared.change(|store| {
                 store.tick(now);
-                self.queue.push(store);
+                self.queue.push(store, None);
             });
         }
     }
 
     /// Makes a batch durable; gives it back if the disk is full and has none of it.
     fn commit(&mut self, batch: Batch) -> Option<Batch> {
-        let written = self.log.append(&batch.entries).and_then(|seq| self.log.sync().map(|()| seq));
-        let woken: Vec<Waker> = match written {
+        match self.log.append(&batch.entries).and_then(|seq| self.log.sync().map(|()| seq)) {
             Ok(seq) => {
                 self.queue.entries.fetch_add(batch.entries.len() as u64, Ordering::Relaxed);
                 self.queue.syncs.fetch_add(1, Ordering::Relaxed);
                 self.note_size();
-                self.shared.change(|store| store.publish(batch.revision));
-                let mut state = self.queue.lock();
-                state.bytes = state.bytes.saturating_sub(batch.bytes);
-                state.durable_seq = seq;
-                let (done, waiting) =
-                    core::mem::take(&mut state.waiters).into_iter().partition(|(s, _)| *s <= seq);
-                state.waiters = waiting;
-                let done: Vec<(u64, Waker)> = done;
-                done.into_iter().map(|(_, w)| w).collect()
+                self.publish(batch.revision);
+                let mut wakers = Vec::new();
+                self.queue.written(seq, batch.bytes, &mut wakers);
+                wakers.into_iter().for_each(Waker::wake);
             }
             Err(LogError::NoSpace { .. }) => return Some(batch),
-            Err(e) => {
-                self.poison(e.to_string());
-                return None;
-            }
-        };
-        woken.into_iter().for_each(Waker::wake);
+            Err(e) => self.poison(e.to_string()),
+        }
         None
+    }
+
+    /// Shows everything up to `revision`, in steps.
+    fn publish(&self, revision: Revision) {
+        loop {
+            let visible = self.shared.change(|store| {
+                store.publish(revision.min(store.visible() + PUBLISHED_AT_A_TIME));
+                store.visible()
+            });
+            if visible >= revision {
+                return;
+            }
+        }
     }
 
     /// Refuses all writes from now on; what waits has an unknown outcome.
     fn poison(&self, detail: String) {
-        let woken = {
-            let mut state = self.queue.lock();
-            state.poisoned.get_or_insert(detail);
-            state.entries.clear();
-            state.bytes = 0;
-            core::mem::take(&mut state.waiters)
-        };
-        woken.into_iter().for_each(|(_, waker)| waker.wake());
+        let mut wakers = Vec::new();
+        self.queue.poison(detail, &mut wakers);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     fn note_size(&self) {
@@ -287,59 +145,77 @@ impl<L: Log> Committer<L> {
     /// tried again.
     pub(super) fn reserve(&mut self) {
         let detail = match self.log.reserve() {
-            Ok(()) => {
-                self.queue.lock().full = None;
-                return;
-            }
+            Ok(()) => return self.queue.roomy(),
             Err(LogError::Poisoned { detail }) => return self.poison(detail),
             Err(LogError::NoSpace { detail }) => detail,
             Err(e) => e.to_string(),
         };
         let reserved = usize::try_from(self.log.reserved_bytes()).unwrap_or(usize::MAX);
-        let mut state = self.queue.lock();
-        let reserve = self.reserve_bytes.min(reserved.saturating_sub(state.bytes));
-        state.full.get_or_insert((detail, reserve));
+        self.queue.full(detail, self.reserve_bytes, reserved);
     }
 
-    /// Starts to write a snapshot in a thread of its own, if the log has grown enough.
-    fn begin_snapshot(&self) -> Option<JoinHandle<()>> {
-        let due =
-            self.snapshot_log_bytes.max(2 * self.log.snapshot_bytes()).max(self.snapshot_retry_log_bytes);
-        if self.log.log_bytes() < due {
+    /// Starts to write a snapshot in a thread of its own, if the log has grown enough or if somebody asks for one.
+    fn begin_snapshot(&mut self) -> Option<JoinHandle<()>> {
+        let due = self
+            .snapshot_log_bytes
+            .max(self.log.snapshot_bytes().saturating_mul(2))
+            .max(self.snapshot_retry_log_bytes);
+        let wanted = self.queue.take_snapshot_wanted();
+        if self.log.log_bytes() < due && wanted.is_empty() {
             return None;
         }
+        self.snapshot_for = wanted;
         let (seq, entries) = {
             let store = self.shared.read();
             // Nobody can apply a write now, so that the last number queued belongs to this state.
-            let seq = self.queue.lock().last_seq;
-            (seq, store.snapshot())
+            (self.queue.last_seq(), store.snapshot())
         };
         let (job, queue) = (self.log.snapshot_writer(seq, entries), self.queue.clone());
         let thread = std::thread::Builder::new().name("icp-store-snapshot".into());
-        let started = thread.spawn(move || {
-            let done = job().map(|()| seq);
-            queue.lock().snapshot_done = Some(done);
-            queue.wake.notify_all();
-        });
-        started.ok()
+        match thread.spawn(move || queue.snapshot_done(job().map(|()| seq))) {
+            Ok(thread) => Some(thread),
+            Err(e) => {
+                let file = "the writer of a snapshot".into();
+                self.snapshot_over(&Err(LogError::Io { operation: "start", file, detail: e.to_string() }));
+                None
+            }
+        }
+    }
+
+    fn snapshot_over(&mut self, result: &Result<(), LogError>) {
+        self.snapshot_for.drain(..).for_each(|request| request.answer(result.clone()));
     }
 
     /// Puts a snapshot into force; says whether that is over, well or not. One that could not be written is tried
     /// again when the log has grown further; nothing is lost by it.
     fn install(&mut self, done: Result<u64, LogError>) -> bool {
         let installed = match done {
-            Ok(seq) if self.log.last_seq() < seq => {
-                self.queue.lock().snapshot_done = Some(Ok(seq));
-                return false;
-            }
+            Ok(seq) if self.log.last_seq() < seq => match self.queue.poisoned() {
+                // It holds what will never be in the log.
+                Some(detail) => Err(LogError::Poisoned { detail }),
+                None => {
+                    self.queue.snapshot_done(Ok(seq));
+                    return false;
+                }
+            },
             Ok(seq) => self.log.install_snapshot(seq),
             Err(e) => Err(e),
         };
-        match installed {
+        match &installed {
             Ok(()) => _ = self.queue.snapshots.fetch_add(1, Ordering::Relaxed),
-            Err(_) => self.snapshot_retry_log_bytes = self.log.log_bytes() + self.snapshot_log_bytes,
+            Err(_) => {
+                self.snapshot_retry_log_bytes = self.log.log_bytes().saturating_add(self.snapshot_log_bytes);
+            }
         }
         self.note_size();
+        self.snapshot_over(&installed);
         true
+    }
+}
+
+impl Batch {
+    fn of(entries: VecDeque<(Entry, Revision, usize)>, bytes: usize) -> Option<Self> {
+        let revision = entries.back()?.1;
+        Some(Self { entries: entries.into_iter().map(|(entry, ..)| entry).collect(), bytes, revision })
     }
 }

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::future::poll_fn;
 use core::sync::atomic::Ordering;
-use core::task::Poll;
+use core::task::{Poll, Waker};
 use std::path::Path;
 use std::sync::Mutex;
 use std::thread::JoinHandle;
@@ -17,7 +17,8 @@ use icp_core::storage::{
 };
 
 use super::clock::Clock;
-use super::committer::{Committer, Growth, Queue};
+use super::committer::Committer;
+use super::queue::{Growth, Queue, Ticket};
 use super::shared::{Shared, Watch};
 use crate::log::{DiskLog, Files, LogError, LogOptions, OsFiles};
 use crate::store::{Config, Store};
@@ -145,6 +146,7 @@ impl Disk {
             snapshot_log_bytes: options.snapshot_log_bytes.max(2 * options.log.segment_bytes),
             reserve_bytes: usize::try_from(options.log.segment_bytes / 4).unwrap_or(usize::MAX),
             snapshot_retry_log_bytes: 0,
+            snapshot_for: Vec::new(),
         };
         // A disk that is full already must be known before the first write is taken.
         committer.reserve();
@@ -178,32 +180,59 @@ impl Disk {
         }
     }
 
+    /// Makes a snapshot now, which replaces the log before it, and waits until it is in force. Reads and writes go on
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// [`LogError::NoSpace`], [`LogError::Io`] and [`LogError::Poisoned`]; the log is kept whole then.
+    pub async fn snapshot_log(&self) -> Result<(), LogError> {
+        let request = self.owner.queue.want_snapshot();
+        poll_fn(|cx| match request.poll(cx.waker()) {
+            Some(result) => Poll::Ready(result),
+            None => Poll::Pending,
+        })
+        .await
+    }
+
     /// Changes the store and waits until the change is durable.
     async fn change<R>(
         &self,
         growth: Growth,
         f: impl FnOnce(&mut Store) -> Result<R, StorageError> + Send,
     ) -> Result<R, StorageError> {
-        let Owner { shared, queue, .. } = &*self.owner;
-        while let Some(seq) = queue.over(self.owner.queue_bytes_max) {
-            self.durable(seq).await?;
+        let Owner { shared, queue, queue_bytes_max, .. } = &*self.owner;
+        while let Some(ticket) = now(|waker| queue.over(*queue_bytes_max, waker)).await {
+            self.durable(ticket).await?;
         }
-        let (result, seq) = shared.change(|store| {
-            queue.admit(growth)?;
-            let result = f(store);
-            Ok::<_, StorageError>((result, queue.push(store)))
-        })?;
-        self.durable(seq).await?;
+        let (result, ticket) = now(|waker| {
+            shared.change(|store| {
+                queue.admit(growth)?;
+                let result = f(store);
+                Ok::<_, StorageError>((result, queue.push(store, Some(waker))))
+            })
+        })
+        .await?;
+        if let Some(ticket) = ticket {
+            self.durable(ticket).await?;
+        }
         result
     }
 
-    async fn durable(&self, seq: u64) -> Result<(), StorageError> {
-        poll_fn(|cx| match self.owner.queue.durable(seq, cx.waker()) {
-            Some(result) => Poll::Ready(result),
-            None => Poll::Pending,
+    async fn durable(&self, ticket: Ticket) -> Result<(), StorageError> {
+        // The waker of the first poll came with the ticket.
+        let mut again = false;
+        poll_fn(|cx| {
+            let waker = core::mem::replace(&mut again, true).then(|| cx.waker());
+            self.owner.queue.durable(ticket, waker).map_or(Poll::Pending, Poll::Ready)
         })
         .await
     }
+}
+
+/// Calls `f` at once, with the waker of the task.
+async fn now<R>(f: impl FnOnce(&Waker) -> R) -> R {
+    let mut f = Some(f);
+    poll_fn(|cx| f.take().map_or(Poll::Pending, |f| Poll::Ready(f(cx.waker())))).await
 }
 
 /// Whether a transaction can only make the data smaller.
@@ -223,8 +252,8 @@ impl Storage for Disk {
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnResponse, StorageError> {
-        let now = self.owner.clock.now();
-        self.change(growth(&txn), move |store| store.txn(now, &txn)).await
+        let at = self.owner.clock.now();
+        self.change(growth(&txn), move |store| store.txn(at, &txn)).await
     }
 
     async fn watch(&self, request: WatchRequest) -> Result<WatchStream, StorageError> {
@@ -248,13 +277,17 @@ impl Storage for Disk {
     }
 
     async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseTtl, StorageError> {
-        let now = self.owner.clock.now();
-        let (renewed, logged) = self.owner.shared.change(|store| {
-            let renewed = store.lease_keep_alive(now, id);
-            (renewed, store.has_entries().then(|| self.owner.queue.push(store)))
-        });
-        if let Some(seq) = logged {
-            self.durable(seq).await?;
+        let Owner { shared, queue, clock, .. } = &*self.owner;
+        let at = clock.now();
+        let (renewed, ticket) = now(|waker| {
+            shared.change(|store| {
+                let renewed = store.lease_keep_alive(at, id);
+                (renewed, if store.has_entries() { queue.push(store, Some(waker)) } else { None })
+            })
+        })
+        .await;
+        if let Some(ticket) = ticket {
+            self.durable(ticket).await?;
         }
         renewed
     }

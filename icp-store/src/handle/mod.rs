@@ -4,6 +4,7 @@ mod clock;
 mod committer;
 mod disk;
 mod memory;
+mod queue;
 mod shared;
 
 #[cfg(test)]

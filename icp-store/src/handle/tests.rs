@@ -144,6 +144,60 @@ fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
 }
 
 #[test]
+fn a_snapshot_that_is_asked_for_replaces_the_log_before_it() {
+    let files = SimFiles::new(3);
+    let options = DiskOptions { snapshot_log_bytes: u64::MAX, ..small() };
+    block_on(async {
+        let store = Disk::open_files(files.clone(), options).unwrap();
+        for n in 0..200 {
+            store.txn(put(&format!("k{n}"), &"x".repeat(200))).await.unwrap();
+        }
+        let segments = || files.list().unwrap().iter().filter(|n| n.ends_with(".log")).count();
+        assert!(segments() > 3, "{:?}", files.list());
+        store.snapshot_log().await.unwrap();
+        // The one that is written to and the spare one.
+        assert_eq!((store.stats().snapshots, segments()), (1, 2));
+        store.txn(put("k0", "after")).await.unwrap();
+    });
+    let store = Disk::open_files(files.clone(), options).unwrap();
+    assert_eq!(store.revision(), 202);
+    assert_eq!(files.list().unwrap().iter().filter(|n| n.ends_with(".snap")).count(), 1);
+    block_on(async {
+        files.set_fault(Some(Fault::Error(files.operations() + 1)));
+        assert!(matches!(store.txn(put("k", "2")).await, Err(StorageError::Poisoned { .. })));
+        assert!(matches!(store.snapshot_log().await, Err(crate::log::LogError::Poisoned { .. })));
+    });
+}
+
+/// A write may be polled by a task and then by another one.
+#[test]
+fn the_last_one_who_polls_a_write_is_woken() {
+    struct Tell(std::sync::mpsc::Sender<()>);
+    impl alloc::task::Wake for Tell {
+        fn wake(self: Arc<Self>) {
+            let _ = self.0.send(());
+        }
+    }
+    let store = Disk::open_files(SimFiles::new(3), small()).unwrap();
+    let mut waited = 0;
+    for n in 0..300 {
+        let mut write = core::pin::pin!(store.txn(put("k", &format!("{n}"))));
+        let mut nobody = core::task::Context::from_waker(core::task::Waker::noop());
+        if write.as_mut().poll(&mut nobody).is_ready() {
+            continue;
+        }
+        let (told, tell) = std::sync::mpsc::channel();
+        let waker = Arc::new(Tell(told)).into();
+        let mut cx = core::task::Context::from_waker(&waker);
+        while write.as_mut().poll(&mut cx).is_pending() {
+            waited += 1;
+            tell.recv_timeout(Duration::from_secs(20)).expect("nobody is told");
+        }
+    }
+    assert!(waited > 0, "every write was durable at once");
+}
+
+#[test]
 fn a_directory_has_one_opener_and_is_private() {
     use std::os::unix::fs::PermissionsExt;
     let dir = std::env::temp_dir().join(format!("icp-store-test-{}-one", std::process::id()));
