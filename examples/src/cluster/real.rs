@@ -242,7 +242,7 @@ impl Design<'_> {
                 Some(Store::Disk(dir)) => std::path::absolute(dir).map_err(at(dir))?,
                 _ => "/var/lib/icp/etcd".into(),
             };
-            let etcd = Role::Etcd(etcd::Config { listen, data_dir, pki: self.pki.clone() });
+            let etcd = Role::Etcd(etcd::Config::new(listen, data_dir, self.pki.clone()));
             roles.insert(STORE.into(), vec![("etcd".into(), etcd)]);
         }
         for i in 1..=self.options.masters {

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use icp_core::shell::tls;
-use icp_store::etcd::server::{ServerOptions, serve};
+use icp_store::etcd::server::{ServerOptions, serve_with_metrics};
+use icp_store::etcd::snapshot;
+use icp_store::log::LogOptions;
 use icp_store::{Disk, DiskOptions};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +23,43 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The directory of certificates; clients must show one of the authority `etcd-ca`.
     pub pki: PathBuf,
+    /// Where `/health`, `/version` and `/metrics` are served without TLS, beside `listen` (etcd's `--listen-metrics-urls`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_metrics: Option<SocketAddr>,
+    /// A snapshot of an etcd, or the `member/snap/db` of one that was stopped. A data directory that holds nothing yet
+    /// begins as that; one that holds a store is left as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_from: Option<PathBuf>,
+}
+
+impl Config {
+    /// A store in `data_dir`, served at `listen`.
+    #[must_use]
+    pub fn new(listen: SocketAddr, data_dir: PathBuf, pki: PathBuf) -> Self {
+        Self { listen, data_dir, pki, listen_metrics: None, restore_from: None }
+    }
+}
+
+/// Makes `data_dir` the store that `file` describes, if it holds nothing yet; says whether it did.
+///
+/// # Errors
+/// [`DaemonError::Store`].
+pub fn restore(file: &std::path::Path, data_dir: &std::path::Path) -> Result<bool, DaemonError> {
+    match snapshot::restore(file, data_dir, LogOptions::default()) {
+        Ok(read) => {
+            println!(
+                "icp-etcd: restored {} keys at revision {} (compacted {}) and {} leases from {}",
+                read.keys,
+                read.revision,
+                read.compacted,
+                read.leases,
+                file.display()
+            );
+            Ok(true)
+        }
+        Err(snapshot::RestoreError::NotEmpty { .. }) => Ok(false),
+        Err(e) => Err(DaemonError::Store { what: data_dir.display().to_string(), detail: e.to_string() }),
+    }
 }
 
 /// Opens the directory as a store.
@@ -39,15 +78,22 @@ pub fn open(data_dir: &std::path::Path) -> Result<Disk, DaemonError> {
 pub async fn run(config: Config, stop: Stop) -> Result<(), DaemonError> {
     let pki = PkiDir::open(&config.pki);
     let tls = tls::server_mutual(&pki.identity("etcd-server")?, &pki.etcd_ca_pem()?)?;
+    if let Some(file) = &config.restore_from {
+        restore(file, &config.data_dir)?;
+    }
     let disk = open(&config.data_dir)?;
     let listener = super::listen(config.listen).await?;
+    let metrics = match config.listen_metrics {
+        Some(address) => Some(super::listen(address).await?),
+        None => None,
+    };
     let options = ServerOptions {
         client_urls: vec![format!("https://{}", config.listen)],
         tls: Some(tls),
         ..ServerOptions::default()
     };
     tokio::select! {
-        done = serve(listener, Arc::new(disk), options) => done.map_err(DaemonError::io("serving")),
+        done = serve_with_metrics(listener, metrics, Arc::new(disk), options) => done.map_err(DaemonError::io("serving")),
         () = stopped(stop) => Ok(()),
     }
 }

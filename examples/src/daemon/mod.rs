@@ -232,16 +232,26 @@ impl Role {
         }
     }
 
+    /// The store has a thread of its own that syncs: on few processors one more serves it best, since calls then never
+    /// change threads.
+    fn runtime(&self) -> tokio::runtime::Builder {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = match self {
+            Self::Etcd(_) if processors <= 2 => return tokio::runtime::Builder::new_current_thread(),
+            Self::Etcd(_) => processors / 2,
+            _ => 2,
+        };
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(threads);
+        builder
+    }
+
     /// Runs it on a runtime of its own until SIGTERM or SIGINT.
     ///
     /// # Errors
     /// As [`Role::run`].
     pub fn run_to_end(self) -> Result<(), DaemonError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .map_err(DaemonError::io("starting a runtime"))?;
+        let runtime = self.runtime().enable_all().build().map_err(DaemonError::io("starting a runtime"))?;
         runtime.block_on(async move {
             let (tell, stop) = watch::channel(false);
             let name = self.name();

@@ -9,7 +9,7 @@ use core::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use prost::Message;
@@ -107,17 +107,19 @@ pub(super) struct GrpcBody {
     first: Option<Bytes>,
     more: Option<mpsc::Receiver<Result<Bytes, Status>>>,
     end: Option<Status>,
+    /// Bytes whose length is told beforehand.
+    plain: bool,
 }
 
 impl GrpcBody {
     /// One message and the status OK.
     pub(super) fn unary(message: &impl Message) -> Self {
-        Self { first: Some(frame(message)), more: None, end: Some(Status::new(OK, "")) }
+        Self { first: Some(frame(message)), more: None, end: Some(Status::new(OK, "")), plain: false }
     }
 
     /// Bytes of plain HTTP, without frame and status.
     pub(super) fn plain(bytes: impl Into<Bytes>) -> Self {
-        Self { first: Some(bytes.into()), more: None, end: None }
+        Self { first: Some(bytes.into()), more: None, end: None, plain: true }
     }
 
     /// The bytes of the one message.
@@ -127,17 +129,17 @@ impl GrpcBody {
 
     /// The messages of a channel; the status is OK if it closes, or what it sends as error.
     pub(super) fn stream(more: mpsc::Receiver<Result<Bytes, Status>>) -> Self {
-        Self { first: None, more: Some(more), end: Some(Status::new(OK, "")) }
+        Self { first: None, more: Some(more), end: Some(Status::new(OK, "")), plain: false }
     }
 
     /// One message as a request.
     pub(super) fn request(message: &impl Message) -> Self {
-        Self { first: Some(frame(message)), more: None, end: None }
+        Self { first: Some(frame(message)), more: None, end: None, plain: false }
     }
 
     /// The messages of a channel as a request.
     pub(super) fn request_stream(more: mpsc::Receiver<Result<Bytes, Status>>) -> Self {
-        Self { first: None, more: Some(more), end: None }
+        Self { first: None, more: Some(more), end: None, plain: false }
     }
 }
 
@@ -168,6 +170,13 @@ impl Body for GrpcBody {
         }))
     }
 
+    fn size_hint(&self) -> SizeHint {
+        match &self.first {
+            Some(bytes) if self.plain => SizeHint::with_exact(bytes.len() as u64),
+            _ => SizeHint::default(),
+        }
+    }
+
     /// An answer that is only a status must end with its headers.
     fn is_end_stream(&self) -> bool {
         self.first.is_none() && self.more.is_none() && self.end.is_none()
@@ -183,7 +192,7 @@ pub(super) fn response(body: GrpcBody) -> Response<GrpcBody> {
 
 /// A response that is only a status.
 pub(super) fn failed(status: &Status) -> Response<GrpcBody> {
-    let mut response = response(GrpcBody { first: None, more: None, end: None });
+    let mut response = response(GrpcBody { first: None, more: None, end: None, plain: false });
     *response.status_mut() = StatusCode::OK;
     status.write(response.headers_mut());
     response

@@ -5,8 +5,11 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::PoisonError;
 
 use bytes::Bytes;
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Uri};
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -20,12 +23,20 @@ use super::{ClientOptions, invalid};
 use crate::etcd::grpc::{GrpcBody, Messages, OK, Status, UNAVAILABLE, frame};
 use crate::etcd::proto as pb;
 
+/// What a server may send ahead of what is read: a large range in few round trips. Windows that adapt themselves cost a
+/// ping for every few messages.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Calls that were dropped and whose answers may still arrive.
+const RESET_STREAMS_MAX: usize = 10_000;
+
 /// What a watch's request stream is fed through.
 pub(super) type Requests = mpsc::Sender<Result<Bytes, Status>>;
 
 struct Endpoint {
     /// `scheme://host:port`.
     base: String,
+    authority: Authority,
     host: String,
     port: u16,
     tls: bool,
@@ -34,15 +45,30 @@ struct Endpoint {
 pub(super) struct Channel {
     endpoints: Vec<Endpoint>,
     options: ClientOptions,
-    connection: Mutex<Connection>,
+    connections: Vec<Connection>,
+    /// The connection for the next call.
+    next: AtomicUsize,
+    /// The endpoint that worked last, or the next to try.
+    endpoint: AtomicUsize,
     /// The watches that want to be told how far they are.
     progress: std::sync::Mutex<Vec<Requests>>,
 }
 
+/// The endpoint of a connection, and what sends on it.
+type Sender = (usize, SendRequest<GrpcBody>);
+
 #[derive(Default)]
 struct Connection {
-    sender: Option<(usize, SendRequest<GrpcBody>)>,
-    next: usize,
+    open: std::sync::Mutex<Option<Sender>>,
+    /// Held by the one who connects.
+    connecting: Mutex<()>,
+}
+
+impl Connection {
+    fn open(&self) -> Option<Sender> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.as_ref().filter(|(_, sender)| !sender.is_closed()).cloned()
+    }
 }
 
 impl fmt::Debug for Channel {
@@ -63,8 +89,10 @@ impl Channel {
         {
             return Err(invalid(alloc::format!("{} needs TLS settings", secure.base)));
         }
-        let (connection, progress) = (Mutex::default(), std::sync::Mutex::default());
-        Ok(Self { endpoints: parsed, options, connection, progress })
+        let connections = (0..options.connections.max(1)).map(|_| Connection::default()).collect();
+        let (next, endpoint) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let progress = std::sync::Mutex::default();
+        Ok(Self { endpoints: parsed, options, connections, next, endpoint, progress })
     }
 
     pub(super) fn options(&self) -> &ClientOptions {
@@ -73,7 +101,7 @@ impl Channel {
 
     /// Registers a watch for progress requests.
     pub(super) fn register(&self, requests: Requests) {
-        let mut progress = self.progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         progress.retain(|r| !r.is_closed());
         progress.push(requests);
     }
@@ -82,7 +110,7 @@ impl Channel {
         use pb::watch_request::RequestUnion;
         let request = pb::WatchRequest { request_union: Some(RequestUnion::Progress(pb::Empty {})) };
         let message = frame(&request);
-        let mut progress = self.progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         progress.retain(|r| !r.is_closed());
         for requests in progress.iter() {
             // A full queue holds a progress request already.
@@ -91,7 +119,7 @@ impl Channel {
     }
 
     pub(super) fn watches(&self) -> usize {
-        let progress = self.progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         progress.iter().filter(|r| !r.is_closed()).count()
     }
 
@@ -99,10 +127,9 @@ impl Channel {
     pub(super) async fn send(&self, path: &'static str, body: GrpcBody) -> Result<Messages, Status> {
         let unavailable = |e: &dyn fmt::Display| Status::new(UNAVAILABLE, alloc::format!("{path}: {e}"));
         let (endpoint, mut sender) = self.sender().await?;
-        let base = self.endpoints.get(endpoint).map_or("", |e| e.base.as_str());
         let mut request = Request::new(body);
         *request.method_mut() = http::Method::POST;
-        *request.uri_mut() = alloc::format!("{base}{path}").parse().map_err(|e| unavailable(&e))?;
+        *request.uri_mut() = self.uri(endpoint, path).map_err(|e| unavailable(&e))?;
         *request.version_mut() = http::Version::HTTP_2;
         request.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
         request.headers_mut().insert("te", HeaderValue::from_static("trailers"));
@@ -119,31 +146,44 @@ impl Channel {
         Ok(Messages::new(body, self.options.message_bytes_max))
     }
 
-    async fn sender(&self) -> Result<(usize, SendRequest<GrpcBody>), Status> {
-        let mut connection = self.connection.lock().await;
-        if let Some((endpoint, sender)) = &connection.sender
-            && !sender.is_closed()
-        {
-            return Ok((*endpoint, sender.clone()));
+    fn uri(&self, endpoint: usize, path: &'static str) -> Result<Uri, http::Error> {
+        let mut uri = Uri::builder().path_and_query(PathAndQuery::from_static(path));
+        if let Some(endpoint) = self.endpoints.get(endpoint) {
+            let scheme = if endpoint.tls { Scheme::HTTPS } else { Scheme::HTTP };
+            uri = uri.scheme(scheme).authority(endpoint.authority.clone());
         }
-        connection.sender = None;
+        uri.build()
+    }
+
+    /// What sends on one of the connections, in turn; it is connected first if it must be.
+    async fn sender(&self) -> Result<Sender, Status> {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.connections.len().max(1);
+        let Some(connection) = self.connections.get(turn) else {
+            return Err(Status::new(UNAVAILABLE, "there is no connection"));
+        };
+        if let Some(sender) = connection.open() {
+            return Ok(sender);
+        }
+        let _connecting = connection.connecting.lock().await;
+        if let Some(sender) = connection.open() {
+            return Ok(sender);
+        }
         let mut detail = String::new();
         for _ in 0..self.endpoints.len() {
-            let at = connection.next % self.endpoints.len();
-            connection.next = at + 1;
+            let at = self.endpoint.load(Ordering::Relaxed) % self.endpoints.len();
             let Some(endpoint) = self.endpoints.get(at) else { continue };
             match tokio::time::timeout(self.options.connect_timeout, self.connect(endpoint)).await {
                 Ok(Ok(sender)) => {
-                    // The endpoint that works is kept.
-                    connection.next = at;
-                    connection.sender = Some((at, sender.clone()));
+                    let mut open = connection.open.lock().unwrap_or_else(PoisonError::into_inner);
+                    *open = Some((at, sender.clone()));
                     return Ok((at, sender));
                 }
                 Ok(Err(e)) => detail = alloc::format!("{}: {e}", endpoint.base),
                 Err(_) => detail = alloc::format!("{}: no connection in time", endpoint.base),
             }
+            // The endpoint that works is kept; one that does not is left, unless another connection has done so.
+            let _ = self.endpoint.compare_exchange(at, at + 1, Ordering::Relaxed, Ordering::Relaxed);
         }
-        connection.next += 1;
         Err(Status::new(UNAVAILABLE, detail))
     }
 
@@ -173,7 +213,9 @@ impl Channel {
             .timer(TokioTimer::new())
             .keep_alive_interval(Some(self.options.keep_alive_interval))
             .keep_alive_timeout(self.options.keep_alive_interval)
-            .adaptive_window(true)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_concurrent_reset_streams(RESET_STREAMS_MAX)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|e| e.to_string())?;
@@ -200,7 +242,9 @@ fn parse(endpoint: &str) -> Result<Endpoint, StorageError> {
     };
     let host = uri.host().ok_or_else(|| invalid(alloc::format!("{endpoint:?} names no host")))?;
     let port = uri.port_u16().unwrap_or(2379);
-    let base = alloc::format!("{}://{host}:{port}", if tls { "https" } else { "http" });
+    let authority = alloc::format!("{host}:{port}");
+    let base = alloc::format!("{}://{authority}", if tls { "https" } else { "http" });
+    let authority: Authority = authority.parse().map_err(|e| invalid(alloc::format!("{endpoint:?}: {e}")))?;
     let host = host.trim_start_matches('[').trim_end_matches(']').to_string();
-    Ok(Endpoint { base, host, port, tls })
+    Ok(Endpoint { base, authority, host, port, tls })
 }

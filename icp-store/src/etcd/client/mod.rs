@@ -24,6 +24,9 @@ use channel::Channel;
 /// Settings of a [`Client`].
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
+    /// How many HTTP/2 connections share the calls, in turn. One carries thousands of calls; more help when one task that
+    /// drives a connection is what is waited for.
+    pub connections: usize,
     /// How long one try to connect may take.
     pub connect_timeout: Duration,
     /// How long one request may take.
@@ -41,6 +44,7 @@ pub struct ClientOptions {
 impl Default for ClientOptions {
     fn default() -> Self {
         Self {
+            connections: 1,
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(10),
             keep_alive_interval: Duration::from_secs(10),
@@ -53,7 +57,7 @@ impl Default for ClientOptions {
 
 /// A store in an etcd cluster: a real one, or [`super::server`].
 ///
-/// It keeps one HTTP/2 connection, connects again when that breaks, to the next endpoint in turn, and resumes watches
+/// It keeps one HTTP/2 connection or several, connects again when one breaks, to the next endpoint in turn, and resumes watches
 /// from the revision after the last delivered one, so that nothing is missed or repeated. Reads are tried once more on a
 /// broken connection; writes are not, since their outcome is unknown ([`StorageError::Unavailable`]). It needs a tokio
 /// runtime. Clones share the connection.

@@ -11,6 +11,9 @@ mod process;
 mod route;
 mod watch;
 
+#[cfg(test)]
+mod tests;
+
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -246,11 +249,15 @@ async fn connection<F, R>(
         .max_concurrent_streams(streams_max)
         .keep_alive_interval(Some(Duration::from_secs(30)))
         .keep_alive_timeout(Duration::from_secs(20))
-        .adaptive_window(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }
 
+/// What a client may send ahead of what is read. Windows that adapt themselves cost a ping for every few messages.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// What a request over HTTP/1.1 may take: it has no body.
 const HTTP1_BYTES_MAX: usize = 16 * 1024;
 

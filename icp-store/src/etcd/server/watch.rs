@@ -72,11 +72,13 @@ struct WatchStreamOf {
 
 impl WatchStreamOf {
     async fn run(&mut self, mut messages: Messages) -> Result<(), Status> {
+        // A client that has nothing more to ask still gets its events, as in etcd.
+        let mut asks = true;
         loop {
             tokio::select! {
-                request = messages.next::<pb::WatchRequest>() => match request? {
+                request = messages.next::<pb::WatchRequest>(), if asks => match request? {
                     Some(request) => self.request(request).await?,
-                    None => return Ok(()),
+                    None => asks = false,
                 },
                 Some((id, item)) = self.watches.next(), if !self.watches.is_empty() => self.item(id, item).await?,
                 () = self.answers.closed() => return Ok(()),
