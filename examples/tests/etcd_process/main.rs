@@ -92,7 +92,7 @@ fn configure() -> (PathBuf, etcd::Config, Client) {
         ..ClientOptions::default()
     };
     let client = Client::new(&[format!("https://{listen}")], options).unwrap();
-    let config = etcd::Config { listen, data_dir: dir.join("data"), pki: pki.path().into() };
+    let config = etcd::Config::new(listen, dir.join("data"), pki.path().into());
     (dir, config, client)
 }
 
