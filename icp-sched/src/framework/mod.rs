@@ -1,6 +1,6 @@
 //! What a plugin is, and the cycle that asks the plugins about a pod.
 //!
-//! A plugin answers in two steps: [`Plugin::filter`] looks at the pod once and gives a check of single nodes;
+//! A plugin answers about nodes in two steps: [`Plugin::filter`] looks at the pod once and gives a check of single nodes;
 //! [`Plugin::score`] gives all feasible nodes their points at once, already normalised to 0 to 100. Nothing is kept
 //! between cycles, and a check borrows the cluster, so that a plugin cannot change it.
 //!
@@ -21,12 +21,15 @@
 
 mod cycle;
 mod explain;
+mod permit;
 mod plugin;
 mod points;
 mod status;
 
 pub(crate) use explain::fit_error;
 pub use explain::{Explanation, NodeReport, Verdict};
+pub(crate) use permit::Waiter;
+pub use permit::{Permit, WaitingPods};
 pub use plugin::{Check, Cycle, FilterPlan, Plugin, SCORE_MAX, normalize};
 pub use points::{Point, Points};
 pub use status::{Code, Reason, Reasons, Rejected, Rejection};

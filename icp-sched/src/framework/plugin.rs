@@ -4,9 +4,13 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::Rejected;
+use icp_core::client::ApiRequest;
+
+use super::{Permit, Reason, Rejected, WaitingPods};
+use crate::Unschedulable;
 use crate::cache::{Cluster, NodeId};
-use crate::model::PodSpec;
+use crate::model::{Pod, PodSpec};
+use crate::queue::ClusterEvent;
 
 /// The most points a plugin gives (`fwk.MaxNodeScore`).
 pub const SCORE_MAX: i64 = 100;
@@ -49,6 +53,11 @@ impl core::fmt::Debug for FilterPlan<'_> {
 }
 
 /// One consideration in placing pods.
+///
+/// Every method but the name has a default that changes nothing. [`Plugin::filter`] and [`Plugin::score`] work wherever a
+/// [`Scheduler`](crate::Scheduler) decides; the others are asked by the
+/// [`SchedulerMachine`](crate::machine::SchedulerMachine), which knows of queues and bindings. A plugin that keeps state
+/// keeps it behind a lock of its own.
 pub trait Plugin: Send + Sync {
     /// The name, as messages and score lists give it.
     fn name(&self) -> &'static str;
@@ -68,6 +77,57 @@ pub trait Plugin: Send + Sync {
     fn score(&self, _cycle: &Cycle<'_>, _feasible: &[NodeId]) -> Option<Vec<i64>> {
         None
     }
+
+    /// Why a pod may not be tried yet, if so (PreEnqueue). It is asked again when the pod changes, and when something
+    /// happens that [`Plugin::hint`] says matters.
+    fn pre_enqueue(&self, _pod: &Pod) -> Option<Reason> {
+        None
+    }
+
+    /// Whether something that happened may give a pod another chance that this plugin rejected or held back
+    /// (QueueingHintFn).
+    fn hint(&self, _pod: &Pod, _event: ClusterEvent) -> bool {
+        true
+    }
+
+    /// The rank of a pod among those that are ready, the lowest first; among equals, the one that waits longest
+    /// (QueueSort). `None` leaves it to the priority.
+    fn rank(&self, _pod: &Pod) -> Option<i64> {
+        None
+    }
+
+    /// No node will do (PostFilter): the name of a node on which the plugin makes room for the pod. If no plugin names
+    /// one, less important pods are evicted.
+    fn post_filter(&self, _cycle: &Cycle<'_>, _none: &Unschedulable) -> Option<String> {
+        None
+    }
+
+    /// A pod has a node (Reserve).
+    ///
+    /// # Errors
+    /// If it cannot have it: every plugin is asked to take its reservation back.
+    fn reserve(&self, _pod: &Pod, _node: &str) -> Result<(), Rejected> {
+        Ok(())
+    }
+
+    /// The pod does not get the node (Unreserve). Called also if [`Plugin::reserve`] of this plugin was not.
+    fn unreserve(&self, _pod: &Pod, _node: &str) {}
+
+    /// Whether a pod is bound to its node now, never, or when this plugin lets it go (Permit).
+    fn permit(&self, _pod: &Pod, _node: &str, _waiting: &mut WaitingPods<'_>) -> Permit {
+        Permit::Allow
+    }
+
+    /// Requests that must succeed before the pod is bound (PreBind).
+    ///
+    /// # Errors
+    /// If it cannot be bound there.
+    fn pre_bind(&self, _pod: &Pod, _node: &str) -> Result<Vec<ApiRequest>, Rejected> {
+        Ok(Vec::new())
+    }
+
+    /// The pod is bound (PostBind).
+    fn post_bind(&self, _pod: &Pod, _node: &str) {}
 }
 
 /// Scales points so that the largest is [`SCORE_MAX`]; reversed, the largest becomes 0

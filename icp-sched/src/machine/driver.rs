@@ -17,12 +17,14 @@ use icp_core::client::{
 use serde::Deserialize as _;
 use serde_json::Value;
 
+use super::metrics::Metrics;
 use super::requests::{self, Outcome};
 use super::{Effect, Event, SchedulerConfig};
+use crate::framework::Waiter;
 use crate::model::{Claim, Node, Pod, StorageCapacity, StorageClass, Volume, VolumeSource};
-use crate::plugins::{Preparation, preparations};
+use crate::plugins::Preparation;
 use crate::queue::{ClusterEvent, Queue, QueueSizes};
-use crate::{Preemption, Scheduler, SchedulerBuilder, TieBreak};
+use crate::{Preemption, Scheduler, SchedulerBuilder, TieBreak, Unschedulable};
 
 /// What must be listed before the first decision.
 const NEEDS: [Gvr; 3] = [resources::NODES, resources::PODS, resources::NAMESPACES];
@@ -49,16 +51,25 @@ const READ_AGAIN: Duration = Duration::from_secs(1);
 /// Events in flight, beyond which they are dropped; and the same for conditions, which are written again.
 const NOTES_IN_FLIGHT_MAX: usize = 256;
 
+/// What must be done before a pod is bound.
+#[derive(Clone, Debug)]
+pub(super) struct Preparing {
+    pub(super) pod: Pod,
+    pub(super) node: String,
+    /// Requests without an answer.
+    pub(super) open: BTreeSet<RequestId>,
+}
+
 /// A write that decides about a pod.
 #[derive(Clone, Debug)]
-enum Flight {
+pub(super) enum Flight {
     /// A binding was sent.
     Bind { pod: Pod, node: String },
     /// What became of a binding is being read.
     Read { pod: Pod, node: String },
     /// It is read at the end of a pause.
     ReadLater { pod: Pod, node: String },
-    /// A volume is being asked for.
+    /// Something is being done that the pod's binding needs.
     Prepare { pod: Pod },
     /// A pod is being evicted for this one.
     Evict { preemptor: ObjectKey },
@@ -71,25 +82,31 @@ enum Flight {
 /// it was read. With leader election, everything that was observed starts anew with each leadership, and no binding
 /// is sent while [`LeaderElector::leading`] says no.
 pub struct SchedulerMachine {
-    config: SchedulerConfig,
-    rng: Rng,
-    ids: RequestIds,
-    scheduler: Scheduler,
-    queue: Queue,
-    informers: BTreeMap<Gvr, Informer>,
-    informer_of: BTreeMap<u64, Gvr>,
-    elector: Option<LeaderElector>,
-    recorder: EventRecorder,
-    running: bool,
-    term: Option<Term>,
-    flights: BTreeMap<RequestId, Flight>,
-    timers: TimingWheel<RequestId>,
-    /// Pods that have a node, and wait there for their volumes.
-    awaiting_volumes: BTreeMap<RequestId, (Pod, String)>,
+    pub(super) config: SchedulerConfig,
+    pub(super) rng: Rng,
+    pub(super) ids: RequestIds,
+    pub(super) scheduler: Scheduler,
+    pub(super) queue: Queue,
+    pub(super) informers: BTreeMap<Gvr, Informer>,
+    pub(super) informer_of: BTreeMap<u64, Gvr>,
+    pub(super) elector: Option<LeaderElector>,
+    /// By profile.
+    pub(super) recorders: BTreeMap<String, EventRecorder>,
+    pub(super) running: bool,
+    pub(super) term: Option<Term>,
+    pub(super) flights: BTreeMap<RequestId, Flight>,
+    pub(super) timers: TimingWheel<RequestId>,
+    /// Pods that have a node, and wait for what must be done before they are bound.
+    pub(super) preparing: BTreeMap<RequestId, Preparing>,
+    /// Pods that have a node, and wait for a plugin's leave.
+    pub(super) waiters: BTreeMap<ObjectKey, Waiter>,
+    /// Pods for whose nodes plugins keep reservations.
+    pub(super) reserved: BTreeMap<ObjectKey, (Pod, String)>,
+    pub(super) metrics: Metrics,
     /// Events and conditions, whose answers do not matter.
-    notes_open: BTreeSet<RequestId>,
+    pub(super) notes_open: BTreeSet<RequestId>,
     /// More pods can be decided on at once.
-    more: Option<Time>,
+    pub(super) more: Option<Time>,
 }
 
 impl fmt::Debug for SchedulerMachine {
@@ -116,22 +133,30 @@ impl SchedulerMachine {
     #[must_use]
     pub fn with_scheduler(config: SchedulerConfig, builder: SchedulerBuilder, rng: Rng) -> Self {
         let elector = config.leader_election.clone().map(|c| LeaderElector::new(c, rng.child("elector")));
-        let recorder = EventRecorder::new(&config.scheduler_name, &config.instance, rng.child("events"));
+        let scheduler = builder.build();
+        let recorder = |(at, name): (usize, &str)| {
+            let draws = if at == 0 { rng.child("events") } else { rng.child("events").child(name) };
+            (name.into(), EventRecorder::new(name, &config.instance, draws))
+        };
+        let recorders = scheduler.profiles().enumerate().map(recorder).collect();
         Self {
             queue: Queue::new(config.backoff_initial, config.backoff_max),
             config,
             rng,
             ids: RequestIds::new(),
-            scheduler: builder.build(),
+            scheduler,
             informers: BTreeMap::new(),
             informer_of: BTreeMap::new(),
             elector,
-            recorder,
+            recorders,
             running: false,
             term: None,
             flights: BTreeMap::new(),
             timers: TimingWheel::new(),
-            awaiting_volumes: BTreeMap::new(),
+            preparing: BTreeMap::new(),
+            waiters: BTreeMap::new(),
+            reserved: BTreeMap::new(),
+            metrics: Metrics::default(),
             notes_open: BTreeSet::new(),
             more: None,
         }
@@ -141,6 +166,12 @@ impl SchedulerMachine {
     #[must_use]
     pub const fn scheduler(&self) -> &Scheduler {
         &self.scheduler
+    }
+
+    /// What was counted, in Prometheus' text format.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.metrics.render(&self.scheduler, &self.queue)
     }
 
     /// How many pods wait, and for what.
@@ -199,7 +230,11 @@ impl SchedulerMachine {
         self.queue = Queue::new(self.config.backoff_initial, self.config.backoff_max);
         self.flights.clear();
         self.timers = TimingWheel::new();
-        self.awaiting_volumes.clear();
+        self.preparing.clear();
+        self.waiters.clear();
+        for (pod, node) in core::mem::take(&mut self.reserved).into_values() {
+            self.scheduler.unreserve(&pod, &node);
+        }
         self.notes_open.clear();
         self.more = None;
     }
@@ -253,7 +288,7 @@ impl SchedulerMachine {
                     cluster.remove_namespace(&meta.name);
                 } else if cluster.namespace(&meta.name) != Some(&meta.labels) {
                     cluster.set_namespace(&meta.name, meta.labels.clone());
-                    self.queue.happened(now, ClusterEvent::NamespaceChanged);
+                    self.happened(now, ClusterEvent::NamespaceChanged);
                 }
             }
             "poddisruptionbudgets" => {
@@ -326,8 +361,8 @@ impl SchedulerMachine {
                 }
             }
         }
-        self.volumes_bound(now, out);
-        self.queue.happened(now, ClusterEvent::StorageChanged);
+        self.bind_prepared(now, out);
+        self.happened(now, ClusterEvent::StorageChanged);
     }
 
     fn on_selector(&mut self, now: Time, gvr: &Gvr, delta: &Delta) {
@@ -349,7 +384,7 @@ impl SchedulerMachine {
             }
         };
         if changed {
-            self.queue.happened(now, ClusterEvent::SelectorChanged);
+            self.happened(now, ClusterEvent::SelectorChanged);
         }
     }
 
@@ -362,7 +397,7 @@ impl SchedulerMachine {
         match (old, new) {
             (None, Some(node)) => {
                 self.scheduler.cluster_mut().set_node(node);
-                self.queue.happened(now, ClusterEvent::NodeAdded);
+                self.happened(now, ClusterEvent::NodeAdded);
             }
             (Some(old), Some(new)) if old != new => {
                 let changed = [
@@ -375,15 +410,16 @@ impl SchedulerMachine {
                         old.allocatable != new.allocatable || old.pods_max != new.pods_max,
                         ClusterEvent::NodeAllocatable,
                     ),
+                    (old.features != new.features, ClusterEvent::NodeFeatures),
                 ];
                 self.scheduler.cluster_mut().set_node(new);
                 for (_, event) in changed.into_iter().filter(|(is, _)| *is) {
-                    self.queue.happened(now, event);
+                    self.happened(now, event);
                 }
             }
             (Some(_), None) => {
                 self.scheduler.cluster_mut().remove_node(name);
-                self.queue.happened(now, ClusterEvent::NodeRemoved);
+                self.happened(now, ClusterEvent::NodeRemoved);
             }
             _ => {}
         }
@@ -398,12 +434,14 @@ impl SchedulerMachine {
         };
         if matches!(delta, Delta::Deleted(_)) || pod.ended {
             self.queue.remove(&key);
+            self.release(&key, &pod.uid);
             let seat = self.scheduler.nominated_node(&key).is_some();
             self.scheduler.clear_nomination(&key);
             if self.scheduler.cluster_mut().remove_pod(&key).is_some() || seat {
-                self.queue.happened(now, ClusterEvent::PodRemoved);
+                self.happened(now, ClusterEvent::PodRemoved);
             }
         } else if pod.node.is_some() {
+            self.placed(now, &pod);
             self.queue.remove(&key);
             self.scheduler.clear_nomination(&key);
             self.on_bound(now, pod);
@@ -424,7 +462,7 @@ impl SchedulerMachine {
             Some(old) if old != new => ClusterEvent::PodChanged,
             _ => ClusterEvent::PodBound,
         };
-        self.queue.happened(now, event);
+        self.happened(now, event);
     }
 
     fn on_pending(
@@ -440,9 +478,10 @@ impl SchedulerMachine {
         if known.is_some_and(|p| p.uid != pod.uid) {
             // Another pod of that name: the one before is gone.
             self.queue.remove(&pod.key);
+            self.release(&pod.key, "");
             self.scheduler.clear_nomination(&pod.key);
             if self.scheduler.cluster_mut().remove_pod(&pod.key).is_some() {
-                self.queue.happened(now, ClusterEvent::PodRemoved);
+                self.happened(now, ClusterEvent::PodRemoved);
             }
         }
         if pod.spec.terminating {
@@ -480,7 +519,7 @@ impl SchedulerMachine {
         if let Some(spec) = self.scheduler.cluster().canonical(&pod.spec) {
             pod.spec = Arc::clone(spec);
         }
-        self.queue.set(now, pod);
+        self.enqueue(now, pod);
     }
 
     /// Decides on pods that are ready, as long as there is room for bindings.
@@ -504,88 +543,118 @@ impl SchedulerMachine {
     fn place(&mut self, now: Time, pod: Pod, out: &mut Vec<Effect>) {
         match self.scheduler.schedule(&pod) {
             Ok(placement) => {
-                let node = self.scheduler.node(placement.node);
-                let node = node.filter(|_| self.scheduler.has_plugin("VolumeBinding"));
-                let todo = node.map(|n| preparations(self.scheduler.cluster(), &pod.spec, n));
-                let todo = todo.and_then(Result::ok).unwrap_or_default();
                 self.scheduler.assume(pod.clone(), placement.node);
-                if todo.is_empty() {
-                    self.bind(now, pod, placement.name, out);
-                } else {
-                    self.prepare(now, pod, placement.name, &todo, out);
-                }
+                self.reserve(now, pod, placement.name, out);
             }
-            Err(none) => {
-                let Some(object) = self.object(&pod.key) else {
-                    self.queue.remove(&pod.key);
-                    return;
-                };
-                let (mut message, mut nominated) = (none.message.clone(), None);
-                match self.scheduler.preempt(&pod, &none) {
-                    Ok(preemption) => {
-                        self.make_room(now, &pod, &preemption, out);
-                        nominated = Some(preemption.name);
-                    }
-                    Err(why) => {
-                        if !why.is_empty() {
-                            message = format!("{message} {why}");
-                        }
-                        if none.preemptable == 0 {
-                            // Room that was kept is of no use.
-                            self.scheduler.clear_nomination(&pod.key);
-                            nominated = Some(String::new());
-                        }
-                    }
-                }
-                self.queue.unschedulable(now, &pod.key, none.plugins);
-                let node = nominated.as_deref();
-                self.note(requests::not_scheduled(now, &object, "Unschedulable", &message, node), out);
-                self.tell(now, &object, EventType::Warning, "FailedScheduling", "Scheduling", message, out);
-            }
+            Err(none) => self.nowhere(now, &pod, none, out),
         }
     }
 
-    fn bind(&mut self, now: Time, pod: Pod, node: String, out: &mut Vec<Effect>) {
+    /// No node will do: room is made, or the pod waits until something happens.
+    pub(super) fn nowhere(&mut self, now: Time, pod: &Pod, none: Unschedulable, out: &mut Vec<Effect>) {
+        if self.object(&pod.key).is_none() {
+            self.queue.remove(&pod.key);
+            return;
+        }
+        let (mut message, mut nominated) = (none.message.clone(), None);
+        if let Some(node) = self.scheduler.post_filter(pod, &none) {
+            self.scheduler.nominate(pod.clone(), &node);
+            nominated = Some(node);
+        } else {
+            match self.scheduler.preempt(pod, &none) {
+                Ok(preemption) => {
+                    self.metrics.preempted(preemption.victims.len());
+                    self.make_room(now, pod, &preemption, out);
+                    nominated = Some(preemption.name);
+                }
+                Err(why) => {
+                    if !why.is_empty() {
+                        self.metrics.preemption_tried();
+                        message = format!("{message} {why}");
+                    }
+                    if none.preemptable == 0 {
+                        // Room that was kept is of no use.
+                        self.scheduler.clear_nomination(&pod.key);
+                        nominated = Some(String::new());
+                    }
+                }
+            }
+        }
+        self.unschedulable(now, pod, none.plugins, message, nominated.as_deref(), out);
+    }
+
+    /// Tells of a pod that found no node, and lets it wait until something happens that matters to these plugins.
+    pub(super) fn unschedulable(
+        &mut self,
+        now: Time,
+        pod: &Pod,
+        plugins: BTreeSet<&'static str>,
+        message: String,
+        nominated: Option<&str>,
+        out: &mut Vec<Effect>,
+    ) {
+        self.attempted(now, pod, "unschedulable");
+        self.queue.unschedulable(now, &pod.key, plugins);
+        self.metrics.incoming("unschedulable", "ScheduleAttemptFailure", 1);
+        let Some(object) = self.object(&pod.key) else { return };
+        self.note(requests::not_scheduled(now, &object, "Unschedulable", &message, nominated), out);
+        self.tell(now, &object, EventType::Warning, "FailedScheduling", "Scheduling", message, out);
+    }
+
+    pub(super) fn bind(&mut self, now: Time, pod: Pod, node: String, out: &mut Vec<Effect>) {
         let request = requests::binding(&pod, &node);
         self.send(now, request, Flight::Bind { pod, node }, out);
     }
 
-    /// Asks for the pod's volumes; it is bound when its claims are.
-    fn prepare(&mut self, now: Time, pod: Pod, node: String, todo: &[Preparation], out: &mut Vec<Effect>) {
+    /// Asks for the pod's volumes and for what plugins want done; it is bound when all of that is done.
+    pub(super) fn prepare(
+        &mut self,
+        now: Time,
+        pod: Pod,
+        node: String,
+        todo: &[Preparation],
+        wanted: Vec<ApiRequest>,
+        out: &mut Vec<Effect>,
+    ) {
+        let mut requests = wanted;
         for preparation in todo {
             let (Preparation::Keep { claim, .. } | Preparation::Provision { claim }) = preparation;
             let gvr = &resources::PERSISTENT_VOLUME_CLAIMS;
             let Some(object) = self.informers.get(gvr).and_then(|i| i.store().get_key(claim)).cloned() else {
                 continue;
             };
-            let request = match preparation {
+            requests.push(match preparation {
                 Preparation::Keep { volume, .. } => requests::keep(volume, &object),
                 Preparation::Provision { .. } => requests::provision(&object, &node),
-            };
-            self.send(now, request, Flight::Prepare { pod: pod.clone() }, out);
+            });
+        }
+        let mut open = BTreeSet::new();
+        for request in requests {
+            open.insert(self.send(now, request, Flight::Prepare { pod: pod.clone() }, out));
         }
         let id = self.ids.next_id();
         self.timers.set(id, now + self.config.volumes_timeout);
-        self.awaiting_volumes.insert(id, (pod, node));
+        self.preparing.insert(id, Preparing { pod, node, open });
     }
 
-    /// Binds the pods whose claims are bound.
-    fn volumes_bound(&mut self, now: Time, out: &mut Vec<Effect>) {
+    /// Binds the pods for which all is done.
+    fn bind_prepared(&mut self, now: Time, out: &mut Vec<Effect>) {
         let cluster = self.scheduler.cluster();
-        let ready = |(pod, _): &(Pod, String)| {
-            pod.spec.volumes.iter().all(|v| match v {
-                VolumeSource::Claim { name, .. } => {
-                    let key = ObjectKey::new(&pod.key.namespace, name);
-                    cluster.storage().claims.get(&key).is_some_and(Claim::is_bound)
-                }
-                _ => true,
-            })
+        let ready = |p: &Preparing| {
+            p.open.is_empty()
+                && p.pod.spec.volumes.iter().all(|v| match v {
+                    VolumeSource::Claim { name, .. } => {
+                        let key = ObjectKey::new(&p.pod.key.namespace, name);
+                        cluster.storage().claims.get(&key).is_some_and(Claim::is_bound)
+                    }
+                    _ => true,
+                })
         };
-        let ready = self.awaiting_volumes.iter().filter(|(_, w)| ready(w));
+        let ready = self.preparing.iter().filter(|(_, p)| ready(p));
         let ids: Vec<RequestId> = ready.map(|(id, _)| *id).collect();
         for id in ids {
             self.timers.cancel(&id);
-            if let Some((pod, node)) = self.awaiting_volumes.remove(&id)
+            if let Some(Preparing { pod, node, .. }) = self.preparing.remove(&id)
                 && self.leading(now).is_some()
                 && self.scheduler.cluster().is_assumed(&pod.key)
             {
@@ -594,15 +663,15 @@ impl SchedulerMachine {
         }
     }
 
-    /// The volumes of a pod cannot be had on its node.
-    fn give_up_volumes(&mut self, now: Time, pod: &Pod) {
-        let ids = self.awaiting_volumes.iter().filter(|(_, (p, _))| p.key == pod.key && p.uid == pod.uid);
+    /// What must be done before a pod is bound cannot be done on its node.
+    fn give_up_preparing(&mut self, now: Time, pod: &Pod) {
+        let ids = self.preparing.iter().filter(|(_, p)| p.pod.key == pod.key && p.pod.uid == pod.uid);
         let ids: Vec<RequestId> = ids.map(|(id, _)| *id).collect();
         for id in ids {
             self.timers.cancel(&id);
-            self.awaiting_volumes.remove(&id);
+            self.preparing.remove(&id);
             self.take_back(now, pod);
-            self.queue.failed(now, &pod.key);
+            self.try_again(now, pod);
         }
     }
 
@@ -610,7 +679,10 @@ impl SchedulerMachine {
     fn make_room(&mut self, now: Time, pod: &Pod, preemption: &Preemption, out: &mut Vec<Effect>) {
         for victim in &preemption.victims {
             if let Some(object) = self.object(&victim.key) {
-                self.note(requests::disrupted(now, &object, &self.config.scheduler_name), out);
+                let scheduler =
+                    self.scheduler.profile(&pod.scheduler_name).unwrap_or(&self.config.scheduler_name);
+                let note = requests::disrupted(now, &object, scheduler);
+                self.note(note, out);
                 let message = format!("Preempted by pod {} on node {}", pod.uid, preemption.name);
                 self.tell(now, &object, EventType::Normal, "Preempted", "Preempting", message, out);
             }
@@ -626,15 +698,16 @@ impl SchedulerMachine {
         self.scheduler.nominate(pod.clone(), &preemption.name);
     }
 
-    fn object(&self, key: &ObjectKey) -> Option<Arc<Object>> {
+    pub(super) fn object(&self, key: &ObjectKey) -> Option<Arc<Object>> {
         self.informers.get(&resources::PODS)?.store().get_key(key).cloned()
     }
 
-    fn send(&mut self, now: Time, request: ApiRequest, flight: Flight, out: &mut Vec<Effect>) {
+    fn send(&mut self, now: Time, request: ApiRequest, flight: Flight, out: &mut Vec<Effect>) -> RequestId {
         let id = self.ids.next_id();
         out.push(ClientEffect::Request { id, request }.into());
         self.timers.set(id, now + ANSWER_TIMEOUT);
         self.flights.insert(id, flight);
+        id
     }
 
     fn on_answer(
@@ -652,7 +725,7 @@ impl SchedulerMachine {
                 (Outcome::Bound, Ok(Reply::Object(object))) if object.metadata.uid == pod.uid => {
                     if object.str_at("/spec/nodeName").is_empty() {
                         self.take_back(now, &pod);
-                        self.queue.failed(now, &pod.key);
+                        self.try_again(now, &pod);
                     } else {
                         self.bound(now, &pod, &node, out);
                     }
@@ -668,8 +741,13 @@ impl SchedulerMachine {
                 }
             },
             Flight::Prepare { pod } => {
-                if requests::outcome(answer) != Outcome::Bound {
-                    self.give_up_volumes(now, &pod);
+                if requests::outcome(answer) == Outcome::Bound {
+                    self.preparing.values_mut().for_each(|p| {
+                        p.open.remove(&id);
+                    });
+                    self.bind_prepared(now, out);
+                } else {
+                    self.give_up_preparing(now, &pod);
                 }
             }
             Flight::Evict { preemptor } => {
@@ -703,7 +781,7 @@ impl SchedulerMachine {
             }
             Outcome::Refused => {
                 self.take_back(now, &pod);
-                self.queue.failed(now, &pod.key);
+                self.try_again(now, &pod);
                 if let (Err(e), Some(object)) = (answer, self.object(&pod.key)) {
                     let message = format!("running Bind plugin \"DefaultBinder\": {e}");
                     self.note(requests::not_scheduled(now, &object, "SchedulerError", &message, None), out);
@@ -726,6 +804,7 @@ impl SchedulerMachine {
     }
 
     fn bound(&mut self, now: Time, pod: &Pod, node: &str, out: &mut Vec<Effect>) {
+        self.placed(now, pod);
         if self.queue.get(&pod.key).is_some_and(|p| p.uid == pod.uid) {
             self.queue.remove(&pod.key);
         }
@@ -736,16 +815,20 @@ impl SchedulerMachine {
     }
 
     /// The pod is not on the node that it was assumed to be on.
-    fn take_back(&mut self, now: Time, pod: &Pod) {
+    pub(super) fn take_back(&mut self, now: Time, pod: &Pod) {
+        self.release(&pod.key, &pod.uid);
         let ours = self.scheduler.cluster().pod(&pod.key).is_some_and(|p| p.uid == pod.uid);
         if ours && self.scheduler.forget(&pod.key) {
-            self.queue.happened(now, ClusterEvent::PodRemoved);
+            self.happened(now, ClusterEvent::PodRemoved);
         }
     }
 
     fn on_timer(&mut self, now: Time, id: RequestId, out: &mut Vec<Effect>) {
-        if let Some((pod, _)) = self.awaiting_volumes.get(&id).cloned() {
-            self.give_up_volumes(now, &pod);
+        if let Some(pod) = self.preparing.get(&id).map(|p| p.pod.clone()) {
+            self.give_up_preparing(now, &pod);
+            return;
+        }
+        if self.permit_timed_out(now, id, out) {
             return;
         }
         match self.flights.remove(&id) {
@@ -761,7 +844,7 @@ impl SchedulerMachine {
         }
     }
 
-    fn note(&mut self, request: Option<ApiRequest>, out: &mut Vec<Effect>) {
+    pub(super) fn note(&mut self, request: Option<ApiRequest>, out: &mut Vec<Effect>) {
         if let Some(request) = request.filter(|_| self.notes_open.len() < NOTES_IN_FLIGHT_MAX) {
             let id = self.ids.next_id();
             self.notes_open.insert(id);
@@ -770,7 +853,7 @@ impl SchedulerMachine {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of an Event, at its few call sites")]
-    fn tell(
+    pub(super) fn tell(
         &mut self,
         now: Time,
         about: &Object,
@@ -781,7 +864,11 @@ impl SchedulerMachine {
         out: &mut Vec<Effect>,
     ) {
         if self.notes_open.len() < NOTES_IN_FLIGHT_MAX {
-            let request = self.recorder.record(now, about, &EventNote { kind, reason, action, note });
+            let name = about.str_at("/spec/schedulerName");
+            let profile = self.scheduler.profile(name).or_else(|| self.scheduler.profiles().next());
+            let recorder = profile.and_then(|p| self.recorders.get_mut(p));
+            let request =
+                recorder.and_then(|r| r.record(now, about, &EventNote { kind, reason, action, note }));
             self.note(request, out);
         }
     }
@@ -814,6 +901,8 @@ impl Machine for SchedulerMachine {
                     elector.stop(now, out);
                 }
             }
+            Event::Allow { pod, plugin } => self.allow(now, &pod, &plugin, out),
+            Event::Reject { pod, plugin, reason } => self.refuse(now, &pod, &plugin, reason, out),
             Event::Client(event) => {
                 self.follow_leadership(now, out);
                 self.on_client(now, &event, out);

@@ -1,11 +1,12 @@
 //! What happens to the machine, and what it wants done.
 
-use icp_core::client::{ClientEffect, ClientEvent, Term};
+use alloc::string::String;
+
+use icp_core::client::{ClientEffect, ClientEvent, ObjectKey, Term};
 
 /// What happens to the machine.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-#[expect(clippy::large_enum_variant, reason = "the large variant is the common one; it is moved, not kept")]
 pub enum Event {
     /// Begin.
     Start,
@@ -13,6 +14,22 @@ pub enum Event {
     Stop,
     /// The API server answered.
     Client(ClientEvent),
+    /// A plugin lets a pod go that waits for its leave ([`Permit::Wait`](crate::framework::Permit::Wait)).
+    Allow {
+        /// The pod.
+        pod: ObjectKey,
+        /// The plugin.
+        plugin: String,
+    },
+    /// A plugin takes the node away from a pod that waits for its leave.
+    Reject {
+        /// The pod.
+        pod: ObjectKey,
+        /// The plugin.
+        plugin: String,
+        /// Why.
+        reason: String,
+    },
 }
 
 impl From<ClientEvent> for Event {

@@ -12,6 +12,8 @@
 mod config;
 mod driver;
 mod event;
+mod metrics;
+mod placing;
 mod requests;
 #[cfg(test)]
 mod tests;

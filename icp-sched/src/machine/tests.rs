@@ -1,4 +1,5 @@
 mod api;
+mod extend;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
@@ -161,6 +162,43 @@ fn a_pod_waits_for_the_volume_that_was_asked_for() {
     });
     w.run_for(SECOND);
     assert_eq!(w.node_of("p"), "w1");
+}
+
+#[test]
+fn what_happens_is_counted() {
+    let mut w = world(9, Faults { delay_ms: 5, ..Faults::default() });
+    w.node("w1", "1");
+    for (pod, cpu) in [("a", "600m"), ("b", "600m"), ("c", "300m")] {
+        w.pod(pod, cpu);
+        w.run_for(SECOND);
+    }
+    let text = w.machines[0].metrics();
+    let has = |text: &str, line: &str| assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    for line in [
+        "scheduler_schedule_attempts_total{profile=\"default-scheduler\",result=\"scheduled\"} 2",
+        "scheduler_schedule_attempts_total{profile=\"default-scheduler\",result=\"unschedulable\"} 1",
+        "scheduler_pod_scheduling_attempts_count 2",
+        "scheduler_queue_incoming_pods_total{event=\"UnscheduledPodAdd\",queue=\"active\"} 3",
+        "scheduler_queue_incoming_pods_total{event=\"ScheduleAttemptFailure\",queue=\"unschedulable\"} 1",
+        "scheduler_pending_pods{queue=\"unschedulable\"} 1",
+        "scheduler_unschedulable_pods{plugin=\"NodeResourcesFit\",profile=\"default-scheduler\"} 1",
+        "scheduler_scheduler_cache_size{type=\"nodes\"} 1",
+        "scheduler_scheduler_cache_size{type=\"pods\"} 2",
+        "scheduler_preemption_attempts_total 1",
+        "scheduler_pod_scheduling_sli_duration_seconds_count{attempts=\"1\"} 2",
+        "# TYPE scheduler_scheduling_attempt_duration_seconds histogram",
+    ] {
+        has(&text, line);
+    }
+    w.delete(&resources::PODS, "a");
+    w.run_for(SECOND * 3);
+    let text = w.machines[0].metrics();
+    has(&text, "scheduler_queue_incoming_pods_total{event=\"AssignedPodDelete\",queue=\"active\"} 1");
+    has(&text, "scheduler_pod_scheduling_sli_duration_seconds_count{attempts=\"2\"} 1");
+    has(&text, "scheduler_pending_pods{queue=\"unschedulable\"} 0");
+    let names = text.lines().filter_map(|l| l.strip_prefix("# TYPE ")).filter_map(|l| l.split(' ').next());
+    let distinct: BTreeSet<&str> = names.clone().collect();
+    assert_eq!(distinct.len(), names.count());
 }
 
 proptest! {

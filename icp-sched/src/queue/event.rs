@@ -12,6 +12,8 @@ pub enum ClusterEvent {
     NodeLabels,
     /// Taints of a node changed, or it was uncordoned.
     NodeTaints,
+    /// A node declares other features.
+    NodeFeatures,
     /// A node went.
     NodeRemoved,
     /// A pod was bound to a node.
@@ -29,6 +31,25 @@ pub enum ClusterEvent {
 }
 
 impl ClusterEvent {
+    /// The name in metrics.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NodeAdded => "NodeAdd",
+            Self::NodeAllocatable => "NodeUpdateNodeAllocatable",
+            Self::NodeLabels => "NodeUpdateNodeLabel",
+            Self::NodeTaints => "NodeUpdateNodeTaint",
+            Self::NodeFeatures => "NodeUpdateNodeDeclaredFeature",
+            Self::NodeRemoved => "NodeDelete",
+            Self::PodBound => "AssignedPodAdd",
+            Self::PodChanged => "AssignedPodUpdate",
+            Self::PodRemoved => "AssignedPodDelete",
+            Self::NamespaceChanged => "NamespaceUpdate",
+            Self::StorageChanged => "StorageUpdate",
+            Self::SelectorChanged => "SelectorUpdate",
+        }
+    }
+
     /// Whether a pod that `plugin` rejected may fare better now (`EventsToRegister`). Plugins that are not known are
     /// asked again after anything.
     #[must_use]
@@ -51,6 +72,7 @@ impl ClusterEvent {
                     | E::PodBound
                     | E::PodChanged
                     | E::PodRemoved
+                    | E::SelectorChanged
             ),
             "InterPodAffinity" => matches!(
                 self,
@@ -61,12 +83,85 @@ impl ClusterEvent {
                     | E::PodRemoved
                     | E::NamespaceChanged
             ),
+            "NodeDeclaredFeatures" => matches!(self, E::NodeAdded | E::NodeFeatures),
             "VolumeBinding" | "VolumeZone" => {
                 matches!(self, E::NodeAdded | E::NodeLabels | E::StorageChanged)
             }
             "NodeVolumeLimits" => matches!(self, E::NodeAdded | E::PodRemoved | E::StorageChanged),
             "VolumeRestrictions" => matches!(self, E::NodeAdded | E::PodRemoved | E::StorageChanged),
             _ => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What upstream registers for each plugin, with hints on (`EventsToRegister`, v1.34), and what had to be added because
+    /// this scheduler observes more or less than it.
+    #[test]
+    fn each_plugin_hears_of_what_matters_to_it() {
+        use ClusterEvent as E;
+        const ALL: [E; 12] = [
+            E::NodeAdded,
+            E::NodeAllocatable,
+            E::NodeLabels,
+            E::NodeTaints,
+            E::NodeFeatures,
+            E::NodeRemoved,
+            E::PodBound,
+            E::PodChanged,
+            E::PodRemoved,
+            E::NamespaceChanged,
+            E::StorageChanged,
+            E::SelectorChanged,
+        ];
+        let table: [(&str, &[E]); 14] = [
+            ("NodeUnschedulable", &[E::NodeAdded, E::NodeTaints]),
+            ("NodeName", &[E::NodeAdded]),
+            ("TaintToleration", &[E::NodeAdded, E::NodeTaints]),
+            ("NodeAffinity", &[E::NodeAdded, E::NodeLabels]),
+            ("NodePorts", &[E::NodeAdded, E::PodRemoved]),
+            ("NodeResourcesFit", &[E::NodeAdded, E::NodeAllocatable, E::PodChanged, E::PodRemoved]),
+            ("VolumeRestrictions", &[E::NodeAdded, E::PodRemoved, E::StorageChanged]),
+            ("NodeVolumeLimits", &[E::NodeAdded, E::PodRemoved, E::StorageChanged]),
+            ("VolumeBinding", &[E::NodeAdded, E::NodeLabels, E::StorageChanged]),
+            ("VolumeZone", &[E::NodeAdded, E::NodeLabels, E::StorageChanged]),
+            (
+                "PodTopologySpread",
+                &[
+                    E::NodeAdded,
+                    E::NodeLabels,
+                    E::NodeTaints,
+                    E::NodeRemoved,
+                    E::PodBound,
+                    E::PodChanged,
+                    E::PodRemoved,
+                    // Default constraints count what Services and controllers select.
+                    E::SelectorChanged,
+                ],
+            ),
+            (
+                "InterPodAffinity",
+                &[
+                    E::NodeAdded,
+                    E::NodeLabels,
+                    E::PodBound,
+                    E::PodChanged,
+                    E::PodRemoved,
+                    // Namespace selectors.
+                    E::NamespaceChanged,
+                ],
+            ),
+            ("NodeDeclaredFeatures", &[E::NodeAdded, E::NodeFeatures]),
+            // Nobody knows what a plugin of one's own looks at, but itself.
+            ("Mine", &ALL),
+        ];
+        for (plugin, events) in table {
+            for event in ALL {
+                assert_eq!(event.matters_to(plugin), events.contains(&event), "{plugin}: {event:?}");
+            }
         }
     }
 }

@@ -1,8 +1,6 @@
 //! The queue.
 
 use alloc::collections::{BTreeMap, BTreeSet};
-use core::cmp::Reverse;
-
 use icp_core::base::{Duration, Time, TimingWheel};
 use icp_core::client::ObjectKey;
 
@@ -33,6 +31,11 @@ enum Place {
 #[derive(Clone, Debug)]
 struct Waiting {
     pod: Pod,
+    /// The lowest comes first.
+    rank: i64,
+    /// Since when it waits, and how often it was tried.
+    since: Time,
+    tries: u32,
     place: Place,
     /// Tries that found no node.
     failures: u32,
@@ -60,7 +63,7 @@ pub struct Queue {
     backoff_initial: Duration,
     backoff_max: Duration,
     pods: BTreeMap<ObjectKey, Waiting>,
-    active: BTreeMap<(Reverse<i32>, Time, u64), ObjectKey>,
+    active: BTreeMap<(i64, Time, u64), ObjectKey>,
     /// When pauses end.
     backoff: TimingWheel<ObjectKey>,
     /// Pausing pods that may be taken early, by the end of their pause.
@@ -70,6 +73,7 @@ pub struct Queue {
     /// Stuck pods by the plugins that rejected them; under the empty name if none is known.
     stuck_by: BTreeMap<&'static str, BTreeSet<ObjectKey>>,
     order: u64,
+    ripened: (u64, u64),
 }
 
 impl Default for Queue {
@@ -92,6 +96,7 @@ impl Queue {
             stuck: TimingWheel::new(),
             stuck_by: BTreeMap::new(),
             order: 0,
+            ripened: (0, 0),
         }
     }
 
@@ -100,15 +105,21 @@ impl Queue {
         self.backoff_initial.saturating_mul(factor).min(self.backoff_max)
     }
 
-    /// A pod wants a node, or changed while it waits. A change gives a stuck pod another chance.
+    /// A pod wants a node, or changed while it waits. A change gives a stuck pod another chance. The most important comes
+    /// first.
     pub fn set(&mut self, now: Time, pod: Pod) {
+        let rank = -i64::from(pod.spec.priority);
+        self.set_ranked(now, pod, rank);
+    }
+
+    /// The same, with a rank of one's own: the lowest comes first.
+    pub fn set_ranked(&mut self, now: Time, pod: Pod, rank: i64) {
         let gated = !pod.gates.is_empty();
         let key = pod.key.clone();
         match self.pods.get_mut(&key) {
             Some(old) if old.pod.uid == pod.uid => {
                 let same = old.pod.spec == pod.spec && old.pod.gates == pod.gates;
-                let moved =
-                    old.pod.spec.priority != pod.spec.priority || gated != (old.place == Place::Gated);
+                let moved = old.rank != rank || gated != (old.place == Place::Gated);
                 if same || (old.place == Place::Working && !gated) {
                     old.pod = pod;
                     return;
@@ -120,12 +131,14 @@ impl Queue {
                 self.leave(&key);
                 if let Some(waiting) = self.pods.get_mut(&key) {
                     waiting.pod = pod;
+                    waiting.rank = rank;
                     waiting.place = Place::Gated;
                 }
             }
             _ => {
                 self.remove(&key);
-                let waiting = Waiting { pod, place: Place::Gated, failures: 0, last_try: now };
+                let place = Place::Gated;
+                let waiting = Waiting { pod, rank, since: now, tries: 0, place, failures: 0, last_try: now };
                 self.pods.insert(key.clone(), waiting);
             }
         }
@@ -159,6 +172,7 @@ impl Queue {
         };
         let waiting = self.pods.get_mut(&key)?;
         waiting.place = Place::Working;
+        waiting.tries = waiting.tries.saturating_add(1);
         waiting.last_try = now;
         Some(waiting.pod.clone())
     }
@@ -191,13 +205,68 @@ impl Queue {
         self.backoff.set(key.clone(), due);
     }
 
-    /// The cluster changed: stuck pods for which it matters are ready again when their pause is over.
-    pub fn happened(&mut self, now: Time, event: ClusterEvent) {
-        let lists = self.stuck_by.iter().filter(|(plugin, _)| event.matters_to(plugin));
-        let keys: BTreeSet<ObjectKey> = lists.flat_map(|(_, keys)| keys).cloned().collect();
+    /// The cluster changed: stuck pods for which it matters are ready again when their pause is over. Says how many.
+    pub fn happened(&mut self, now: Time, event: ClusterEvent) -> QueueSizes {
+        self.happened_if(now, event, |_, _| true)
+    }
+
+    /// The same for pods for which, beside that, a hint says that it matters to a plugin that rejected them.
+    pub fn happened_if(
+        &mut self,
+        now: Time,
+        event: ClusterEvent,
+        mut hint: impl FnMut(&'static str, &Pod) -> bool,
+    ) -> QueueSizes {
+        let mut keys: BTreeSet<ObjectKey> = BTreeSet::new();
+        for (plugin, stuck) in self.stuck_by.iter().filter(|(plugin, _)| event.matters_to(plugin)) {
+            let hinted = |key: &&ObjectKey| self.pods.get(key).is_some_and(|w| hint(plugin, &w.pod));
+            keys.extend(stuck.iter().filter(hinted).cloned());
+        }
+        let mut moved = QueueSizes::default();
         for key in keys {
             self.retry(now, &key);
+            match self.pods.get(&key).map(|w| &w.place) {
+                Some(Place::Active(..)) => moved.active += 1,
+                Some(Place::Backoff) => moved.backoff += 1,
+                _ => {}
+            }
         }
+        moved
+    }
+
+    /// Since when a pod waits, how often it was tried, and when last.
+    #[must_use]
+    pub fn history(&self, key: &ObjectKey) -> Option<(Time, u32, Time)> {
+        self.pods.get(key).map(|w| (w.since, w.tries, w.last_try))
+    }
+
+    /// How many pods became ready because their pause was over, and because they waited for too long.
+    #[must_use]
+    pub const fn ripened(&self) -> (u64, u64) {
+        self.ripened
+    }
+
+    /// Where a pod stands, in the words of upstream's metrics; `None` while it is being placed.
+    #[must_use]
+    pub fn place(&self, key: &ObjectKey) -> Option<&'static str> {
+        match self.pods.get(key)?.place {
+            Place::Active(..) => Some("active"),
+            Place::Backoff => Some("backoff"),
+            Place::Stuck(_) => Some("unschedulable"),
+            Place::Gated => Some("gated"),
+            Place::Working => None,
+        }
+    }
+
+    /// The stuck pods by the plugins that rejected them.
+    pub fn stuck_by(&self) -> impl Iterator<Item = (&'static str, &Pod)> {
+        let lists = self.stuck_by.iter().filter(|(plugin, _)| !plugin.is_empty());
+        lists.flat_map(|(plugin, keys)| keys.iter().filter_map(|k| Some((*plugin, self.get(k)?))))
+    }
+
+    /// Pods that wait for gates, or for a plugin to let them be tried.
+    pub fn gated(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.values().filter(|w| w.place == Place::Gated).map(|w| &w.pod)
     }
 
     /// Every stuck pod is ready again when its pause is over.
@@ -260,7 +329,7 @@ impl Queue {
         let Some(waiting) = self.pods.get_mut(key) else { return };
         self.order += 1;
         waiting.place = Place::Active(now, self.order);
-        self.active.insert((Reverse(waiting.pod.spec.priority), now, self.order), key.clone());
+        self.active.insert((waiting.rank, now, self.order), key.clone());
     }
 
     /// Ends the pauses that are over.
@@ -271,9 +340,11 @@ impl Queue {
             if let Some(due) = due {
                 self.early.remove(&(due, key.clone()));
             }
+            self.ripened.0 += 1;
             self.activate(now, &key);
         }
         while let Some(key) = self.stuck.pop(now) {
+            self.ripened.1 += 1;
             self.retry(now, &key);
         }
     }
@@ -283,7 +354,7 @@ impl Queue {
         let Some(waiting) = self.pods.get(key) else { return };
         match &waiting.place {
             Place::Active(since, order) => {
-                self.active.remove(&(Reverse(waiting.pod.spec.priority), *since, *order));
+                self.active.remove(&(waiting.rank, *since, *order));
             }
             Place::Backoff => {
                 if let Some(due) = self.backoff.due(key) {

@@ -177,8 +177,12 @@ impl SchedulerBuilder {
                 _ => None,
             })
             .collect();
+        let defaults = plugins::defaults();
+        let own =
+            |s: &Slot| defaults.iter().all(|(p, _)| p.name() != s.plugin.name()) || !known(s.plugin.name());
         Profile {
             name: self.name,
+            has_own: self.slots.iter().any(own),
             slots: self.slots,
             fast_plugins: rules.is_some() && extras.iter().all(|e| e.wanted != Wanted::Always),
             fast_on: rules.is_some(),

@@ -82,6 +82,8 @@ pub struct Scheduler {
     pub(super) preempts: bool,
     /// Whether pods wait for their scheduling gates to go.
     pub(super) gates: bool,
+    /// Whether there is a plugin that is not one of the default ones.
+    pub(super) has_own: bool,
     /// The name of the profile whose plugins these are.
     pub(super) name: String,
     /// The names of all profiles.
@@ -129,6 +131,7 @@ impl Scheduler {
             sampling: profile.sampling,
             preempts: profile.preempts,
             gates: profile.gates,
+            has_own: profile.has_own,
             name: profile.name,
             names,
             others,

@@ -3,6 +3,7 @@
 mod batch;
 mod builder;
 mod decide;
+mod extend;
 mod extras;
 mod fast;
 mod nominated;

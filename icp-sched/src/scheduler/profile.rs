@@ -60,6 +60,7 @@ pub(super) struct Profile {
     pub(super) sampling: Sampling,
     pub(super) preempts: bool,
     pub(super) gates: bool,
+    pub(super) has_own: bool,
 }
 
 impl Scheduler {
@@ -93,6 +94,7 @@ impl Scheduler {
         mem::swap(&mut self.sampling, &mut other.sampling);
         mem::swap(&mut self.preempts, &mut other.preempts);
         mem::swap(&mut self.gates, &mut other.gates);
+        mem::swap(&mut self.has_own, &mut other.has_own);
     }
 
     /// Whether pods of a profile wait for their scheduling gates to go.
@@ -106,6 +108,11 @@ impl Scheduler {
     #[cfg(test)]
     pub(crate) const fn is_usual(&self) -> bool {
         self.fast_plugins
+    }
+
+    /// Whether any profile has a plugin that is not one of the default ones.
+    pub(crate) fn has_own_plugins(&self) -> bool {
+        self.has_own || self.others.iter().any(|p| p.has_own)
     }
 
     /// Whether the profile that decided last has a plugin, at any point.

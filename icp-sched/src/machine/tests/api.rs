@@ -169,7 +169,7 @@ impl World {
         self.now + Duration::from_millis(1 + self.rng.below(self.faults.delay_ms.max(1)))
     }
 
-    fn perform(&mut self, machine: usize, out: Vec<Effect>) {
+    pub(super) fn perform(&mut self, machine: usize, out: Vec<Effect>) {
         for effect in out {
             match effect {
                 Effect::Client(
