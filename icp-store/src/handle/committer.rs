@@ -81,7 +81,7 @@ impl<L: Log> Committer<L> {
 
     /// Waits for something to do; a batch that is held comes first.
     fn wait(&self, held: bool, snapshot_running: bool) -> Work {
-        let deadline = self.shared.read().lease_deadline();
+        let deadline = self.shared.read().wake_at();
         let until = |t: Time| t.since(self.clock.now());
         let sleep = deadline.map_or(SLEEP_MAX, until).min(SLEEP_MAX);
         self.queue.next(held, self.batch_bytes_max, snapshot_running, sleep, RETRY)
@@ -89,7 +89,7 @@ impl<L: Log> Committer<L> {
 
     fn expire_leases(&self) {
         let now = self.clock.now();
-        if self.shared.read().lease_deadline().is_some_and(|due| due <= now)
+        if self.shared.read().wake_at().is_some_and(|due| due <= now)
             && self.queue.admit(Growth::Frees).is_ok()
         {
             self.shared.change(|store| {

@@ -48,11 +48,11 @@ impl Memory {
         Self::with_config(Config::default())
     }
 
-    /// An empty store. It has no log, so that it notes nothing for one.
+    /// An empty store. It has no log, so that it notes nothing for one, and it wakes nobody by the clock to tell watches
+    /// how far they are; they can be asked.
     #[must_use]
     pub fn with_config(config: Config) -> Self {
-        let config = Config { lease_checkpoint_interval_secs: 0, ..config };
-        Self { shared: Arc::new(Shared::new(Store::new(config))), now_micros: Arc::default() }
+        Self { shared: Arc::new(Shared::new(Store::new(timeless(config)))), now_micros: Arc::default() }
     }
 
     /// A store that holds what a log or a snapshot says ([`Store::snapshot`]); leases begin at time zero.
@@ -63,7 +63,7 @@ impl Memory {
         config: Config,
         entries: impl IntoIterator<Item = Entry>,
     ) -> Result<Self, StorageError> {
-        let mut store = Store::new(Config { lease_checkpoint_interval_secs: 0, ..config });
+        let mut store = Store::new(timeless(config));
         entries.into_iter().try_for_each(|entry| store.replay(Time::ZERO, &entry))?;
         Ok(Self { shared: Arc::new(Shared::new(store)), now_micros: Arc::default() })
     }
@@ -83,7 +83,7 @@ impl Memory {
     /// When a lease runs out next, if one does.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        self.shared.read().lease_deadline()
+        self.shared.read().wake_at()
     }
 
     fn now(&self) -> Time {
@@ -99,6 +99,10 @@ impl Memory {
             result
         })
     }
+}
+
+fn timeless(config: Config) -> Config {
+    Config { lease_checkpoint_interval_secs: 0, watch_progress_interval_secs: 0, ..config }
 }
 
 #[async_trait]

@@ -9,6 +9,9 @@ pub struct Config {
     pub limits: Limits,
     /// How many events a watcher may fall behind before it is cut.
     pub watch_lag_events_max: usize,
+    /// How often the watches that were begun with `progress_notify` are told how far they are without a request, in
+    /// seconds; 0 for never. As etcd's `--experimental-watch-progress-notify-interval`.
+    pub watch_progress_interval_secs: i64,
     /// Shortest time to live of a lease, in seconds; etcd's follows from its election timeout.
     pub lease_ttl_secs_min: i64,
     /// How often what is left of a lease is logged that lives longer without a renewal, in seconds; 0 for never. As
@@ -29,6 +32,7 @@ impl Default for Config {
         Self {
             limits: Limits::default(),
             watch_lag_events_max: 100_000,
+            watch_progress_interval_secs: 600,
             lease_ttl_secs_min: 2,
             lease_checkpoint_interval_secs: 300,
             sweep_commits_max: 1_000,

@@ -4,7 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use icp_core::base::{Machine, Rng, Time};
+use icp_core::base::{Duration, Machine, Rng, Time};
 use icp_core::storage::{
     DeleteRangeRequest, KeyRange, LeaseId, LeaseStatus, LeaseTtl, Op, RangeRequest, RangeResponse, Revision,
     StorageError, StoreStatus, Txn, TxnResponse, WatchRequest,
@@ -32,6 +32,8 @@ pub struct Store {
     visible: Revision,
     /// The latest time that was told.
     now: Time,
+    /// When watches are told next how far they are, if one wants to be.
+    progress_due: Time,
     unpublished: VecDeque<Arc<Commit>>,
     pub(super) entries: Vec<Entry>,
 }
@@ -49,6 +51,7 @@ impl Store {
             rng: Rng::new(config.seed).child("leases"),
             visible: 1,
             now: Time::ZERO,
+            progress_due: Time::ZERO,
             unpublished: VecDeque::new(),
             entries: Vec::new(),
         }
@@ -144,6 +147,9 @@ impl Store {
     /// # Errors
     /// [`StorageError::Compacted`] if the start lies below the compacted revision.
     pub fn watch(&mut self, request: WatchRequest) -> Result<WatchId, StorageError> {
+        if self.watches.notifying() == 0 {
+            self.progress_due = self.now + self.progress_interval();
+        }
         self.watches.watch(request, &self.kv, self.visible)
     }
 
@@ -249,8 +255,8 @@ impl Store {
         self.leases.ids().collect()
     }
 
-    /// Ends the leases that have run out at `now`, notes what is left of those that live long, and frees some of what is
-    /// compacted.
+    /// Ends the leases that have run out at `now`, notes what is left of those that live long, tells watches how far they
+    /// are, and frees some of what is compacted.
     pub fn tick(&mut self, now: Time) {
         self.now = self.now.max(now);
         if self.lease_deadline().is_some() {
@@ -261,7 +267,26 @@ impl Store {
             let due = self.leases.due_checkpoints(now).into_iter();
             self.entries.extend(due.map(|(id, left_secs)| Entry::LeaseCheckpoint { id, left_secs }));
         }
+        if self.progress_deadline().is_some_and(|due| due <= now) {
+            self.watches.request_progress_all();
+            self.progress_due = now + self.progress_interval();
+        }
         self.kv.sweep(self.config.sweep_commits_max);
+    }
+
+    fn progress_interval(&self) -> Duration {
+        Duration::from_secs(u64::try_from(self.config.watch_progress_interval_secs).unwrap_or(0))
+    }
+
+    fn progress_deadline(&self) -> Option<Time> {
+        let wanted = self.config.watch_progress_interval_secs > 0 && self.watches.notifying() > 0;
+        wanted.then_some(self.progress_due)
+    }
+
+    /// When [`Store::tick`] has something to do.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Time> {
+        self.lease_deadline().into_iter().chain(self.progress_deadline()).min()
     }
 
     /// When the next lease runs out or is noted; none is while all writes are refused.
@@ -386,6 +411,6 @@ impl Machine for Store {
     }
 
     fn deadline(&self) -> Option<Time> {
-        self.lease_deadline()
+        self.wake_at()
     }
 }

@@ -58,13 +58,21 @@ pub struct Watches {
     next_id: WatchId,
     lag_max: usize,
     ready: Vec<WatchId>,
+    notifying: usize,
 }
 
 impl Watches {
     /// No watches; each may fall `lag_max` events behind.
     #[must_use]
     pub fn new(lag_max: usize) -> Self {
-        Self { by_id: BTreeMap::new(), index: Index::default(), next_id: 1, lag_max, ready: Vec::new() }
+        Self {
+            by_id: BTreeMap::new(),
+            index: Index::default(),
+            next_id: 1,
+            lag_max,
+            ready: Vec::new(),
+            notifying: 0,
+        }
     }
 
     /// How many watches there are.
@@ -77,6 +85,12 @@ impl Watches {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_id.is_empty()
+    }
+
+    /// How many were begun with `progress_notify`.
+    #[must_use]
+    pub fn notifying(&self) -> usize {
+        self.notifying
     }
 
     /// Begins a watch; `visible` is the newest revision that watchers may see. A start above it waits silently.
@@ -95,6 +109,7 @@ impl Watches {
         }
         let id = self.next_id;
         self.next_id += 1;
+        self.notifying += usize::from(request.progress_notify);
         let watcher = Watcher::new(request, start, visible);
         if watcher.is_live() {
             self.index.insert(watcher.range(), id);
@@ -108,6 +123,7 @@ impl Watches {
     /// Ends a watch and says whether it was there.
     pub fn cancel(&mut self, id: WatchId) -> bool {
         let Some(watcher) = self.by_id.remove(&id) else { return false };
+        self.notifying -= usize::from(watcher.progress_notify());
         if watcher.is_live() {
             self.index.remove(watcher.range(), id);
         }

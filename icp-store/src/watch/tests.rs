@@ -7,7 +7,8 @@ use alloc::vec::Vec;
 
 use icp_core::base::Time;
 use icp_core::storage::{
-    DeleteRangeRequest, Event, EventKind, KeyRange, KeyValue, Op, PutRequest, StorageError, Txn, WatchRequest,
+    DeleteRangeRequest, Event, EventKind, KeyRange, KeyValue, Op, PutRequest, StorageError, Txn,
+    WatchRequest, WatchResponse,
 };
 use proptest::prelude::*;
 
@@ -306,4 +307,26 @@ fn a_key_that_is_put_and_deleted_at_once_had_the_version_before_both() {
     let Polled::Batch(batch) = store.poll_watch(id) else { panic!() };
     let seen = batch.events.iter().map(|e| (e.kind, e.prev_kv.as_ref().map(|kv| kv.mod_revision)));
     assert_eq!(seen.collect::<Vec<_>>(), [(EventKind::Put, Some(2)), (EventKind::Delete, Some(2))]);
+}
+
+#[test]
+fn watches_that_want_it_are_told_by_the_clock_how_far_they_are() {
+    let mut store = Store::new(Config { watch_progress_interval_secs: 600, ..Config::default() });
+    let quiet = watch(&mut store, 0);
+    assert_eq!(store.wake_at(), None, "nobody wants to be told");
+    store.tick(Time::from_secs(50));
+    let request = WatchRequest { progress_notify: true, ..WatchRequest::new(KeyRange::key("other"), 0) };
+    let told = store.watch(request).unwrap();
+    put(&mut store, "k");
+    for round in 1..=2 {
+        let due = Time::from_secs(50 + 600 * round);
+        assert_eq!(store.wake_at(), Some(due));
+        store.tick(due);
+        assert_eq!(store.poll_watch(told), Polled::Batch(WatchResponse { revision: 2, events: vec![] }));
+        assert_eq!(store.poll_watch(told), Polled::Pending);
+    }
+    assert_eq!(revisions(store.poll_watch(quiet)), [2]);
+    assert_eq!(store.poll_watch(quiet), Polled::Pending);
+    store.cancel_watch(told);
+    assert_eq!(store.wake_at(), None);
 }
