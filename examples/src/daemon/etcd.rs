@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use icp_core::shell::tls;
 use icp_store::etcd::server::{ServerOptions, serve_with_metrics};
-use icp_store::etcd::snapshot;
-use icp_store::log::LogOptions;
+use icp_store::etcd::{SyncTimes, snapshot};
+use icp_store::log::{LogError, LogOptions, OsFiles};
 use icp_store::{Disk, DiskOptions};
 use serde::{Deserialize, Serialize};
 
@@ -81,7 +81,11 @@ pub async fn run(config: Config, stop: Stop) -> Result<(), DaemonError> {
     if let Some(file) = &config.restore_from {
         restore(file, &config.data_dir)?;
     }
-    let disk = open(&config.data_dir)?;
+    let sync_times = SyncTimes::default();
+    let what = config.data_dir.display().to_string();
+    let failed = |e: LogError| DaemonError::Store { what: what.clone(), detail: e.to_string() };
+    let files = sync_times.files(OsFiles::open(&config.data_dir).map_err(failed)?);
+    let disk = Disk::open_files(files, DiskOptions::default()).map_err(failed)?;
     let listener = super::listen(config.listen).await?;
     let metrics = match config.listen_metrics {
         Some(address) => Some(super::listen(address).await?),
@@ -89,6 +93,7 @@ pub async fn run(config: Config, stop: Stop) -> Result<(), DaemonError> {
     };
     let options = ServerOptions {
         client_urls: vec![format!("https://{}", config.listen)],
+        sync_times: Some(sync_times),
         tls: Some(tls),
         ..ServerOptions::default()
     };

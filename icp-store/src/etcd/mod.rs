@@ -30,8 +30,10 @@ mod grpc;
 pub mod proto;
 pub mod server;
 pub mod snapshot;
+mod timed;
 
 #[cfg(test)]
 mod tests;
 
 pub use client::{Client, ClientOptions};
+pub use timed::{SyncTimes, TimedFile, TimedFiles};

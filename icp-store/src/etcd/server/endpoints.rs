@@ -155,6 +155,15 @@ async fn metrics(server: &Arc<Server>) -> String {
         text.one(name, "gauge", help, value);
     }
     store(server, &mut text).await;
+    if let Some(times) = &options.sync_times {
+        let name = "etcd_disk_wal_fsync_duration_seconds";
+        text.head(name, "histogram", "How long syncs of the log took.");
+        for (bound, count) in times.buckets() {
+            text.labelled(&format!("{name}_bucket"), &[("le", &format!("{bound}"))], count);
+        }
+        text.labelled(&format!("{name}_bucket"), &[("le", "+Inf")], times.count());
+        let _ = writeln!(text.0, "{name}_sum {}\n{name}_count {}", times.sum_secs(), times.count());
+    }
     calls(server, &mut text);
     for figure in super::process::figures() {
         text.one(figure.name, figure.kind, figure.help, figure.value);

@@ -33,6 +33,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use super::SyncTimes;
 use super::convert;
 use super::grpc::{GrpcBody, Messages, OK, Status, failed, response};
 use super::proto as pb;
@@ -64,6 +65,8 @@ pub struct ServerOptions {
     pub streams_max: u32,
     /// How long a client has for its TLS handshake.
     pub handshake_timeout: Duration,
+    /// How long the syncs of the store's log take, if it is known: see [`SyncTimes::files`].
+    pub sync_times: Option<SyncTimes>,
     /// Serve TLS; give it a client verifier for mutual TLS. The protocol `h2` is set by the server.
     pub tls: Option<Arc<rustls::ServerConfig>>,
 }
@@ -82,6 +85,7 @@ impl Default for ServerOptions {
             connections_max: 4_096,
             streams_max: 10_000,
             handshake_timeout: Duration::from_secs(5),
+            sync_times: None,
             tls: None,
         }
     }

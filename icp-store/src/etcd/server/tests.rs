@@ -182,7 +182,11 @@ async fn a_watch_that_is_not_read_is_cut_and_has_no_gap() {
 #[tokio::test]
 async fn health_and_metrics_tell_the_truth() {
     let store = Memory::new();
-    let server = server(store.clone(), ServerOptions::default()).await;
+    let times = crate::etcd::SyncTimes::default();
+    let mut files = crate::log::Files::create(&times.files(crate::log::SimFiles::new(1)), "x", 0).unwrap();
+    crate::log::File::sync(&mut files).unwrap();
+    let options = ServerOptions { sync_times: Some(times), ..ServerOptions::default() };
+    let server = server(store.clone(), options).await;
     let get = |path: &str| alloc::format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     let url = alloc::format!("http://{}", server.address);
     let client = crate::etcd::Client::new(&[url], crate::etcd::ClientOptions::default()).unwrap();
@@ -198,6 +202,8 @@ async fn health_and_metrics_tell_the_truth() {
         "etcd_server_has_leader 1",
         "etcd_server_proposals_committed_total 3",
         "etcd_server_proposals_pending 0",
+        "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"+Inf\"} 1",
+        "etcd_disk_wal_fsync_duration_seconds_count 1",
         "etcd_mvcc_put_total 3",
         "etcd_mvcc_txn_total 3",
         "etcd_debugging_mvcc_keys_total 2",
