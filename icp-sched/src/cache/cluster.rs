@@ -283,7 +283,8 @@ impl Cluster {
         self.remove_pod(&pod.key);
         pod.node = Some(name);
         let class = self.acquire(&pod.spec);
-        self.place(pod, class, true);
+        self.weigh(node, class, &pod.spec, 1);
+        self.pods.insert(Placed { pod, class, node: Some(node), assumed: true });
     }
 
     /// Takes back an assumed pod; says whether there was one.

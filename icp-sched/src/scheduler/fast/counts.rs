@@ -291,6 +291,13 @@ impl Counts {
         false
     }
 
+    /// Whether a change matters by more than what it takes of a node. It was counted.
+    pub(super) fn mind(&self, entry: Entry) -> bool {
+        entry
+            .pod()
+            .is_none_or(|(number, _)| !matches!(self.effects.get(number as usize), Some(Effect::Nothing)))
+    }
+
     /// The key of a row.
     pub(super) fn key(&self, kind: &Kind, row: usize) -> Key {
         let stride = self.axes.columns().len() + 1;

@@ -3,7 +3,6 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::sheet::Sheet;
 use crate::cache::{Change, ClassId, Cluster, Map};
 use crate::model::PodSpec;
 
@@ -78,6 +77,8 @@ pub(super) struct Feed {
     nodes: Tail<u32>,
     specs: Vec<Arc<PodSpec>>,
     by_serial: Map<u64, u32>,
+    /// The serial that was asked about last, which is often the next one too, and its number. No serial is 0.
+    last: (u64, u32),
     specs_max: usize,
     /// Numbers of specs that have a say in where other pods go.
     with_terms: Vec<u32>,
@@ -95,6 +96,7 @@ impl Default for Feed {
             nodes: Tail::default(),
             specs: Vec::new(),
             by_serial: Map::default(),
+            last: (0, 0),
             specs_max: SPECS_MIN,
             with_terms: Vec::new(),
             numbering: 0,
@@ -104,19 +106,18 @@ impl Default for Feed {
 }
 
 impl Feed {
-    /// Reads what is new, into the sheet as well.
-    pub(super) fn follow(&mut self, cluster: &Cluster, sheet: &mut Sheet) {
+    /// Reads what is new.
+    pub(super) fn follow(&mut self, cluster: &Cluster) {
         let end = cluster.changes().end();
         if self.read == end {
             return;
         }
         match cluster.changes().since(self.read) {
-            Some(changes) => changes.for_each(|change| self.take(cluster, sheet, change)),
+            Some(changes) => changes.for_each(|change| self.take(change)),
             None => {
                 self.entries.forget();
                 self.nodes.forget();
                 self.meaning += 1;
-                (0..cluster.columns().rows()).for_each(|row| sheet.set(cluster.columns(), row));
                 self.number_anew(cluster);
             }
         }
@@ -127,17 +128,15 @@ impl Feed {
         }
     }
 
-    fn take(&mut self, cluster: &Cluster, sheet: &mut Sheet, change: &Change) {
+    fn take(&mut self, change: &Change) {
         match change {
             Change::Meaning => self.meaning += 1,
             Change::Started { .. } => {}
             Change::Node { row } => {
-                sheet.set(cluster.columns(), *row as usize);
                 self.nodes.push(*row);
                 self.entries.push(Entry { row: *row, what: NODE });
             }
             Change::Pod { row, spec, serial, times } => {
-                sheet.load(cluster.columns(), *row as usize);
                 let number = self.number(spec, *serial);
                 self.entries.push(Entry { row: *row, what: number * 2 + u32::from(*times < 0) });
             }
@@ -145,7 +144,11 @@ impl Feed {
     }
 
     fn number(&mut self, spec: &Arc<PodSpec>, serial: u64) -> u32 {
+        if self.last.0 == serial {
+            return self.last.1;
+        }
         if let Some(number) = self.by_serial.get(&serial) {
+            self.last = (serial, *number);
             return *number;
         }
         let number = u32::try_from(self.specs.len()).unwrap_or(NODE / 2 - 1);
@@ -165,6 +168,7 @@ impl Feed {
     fn number_anew(&mut self, cluster: &Cluster) {
         self.specs.clear();
         self.by_serial.clear();
+        self.last = (0, 0);
         self.with_terms.clear();
         self.numbering += 1;
         for (id, _) in cluster.nodes() {

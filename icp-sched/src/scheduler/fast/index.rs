@@ -125,12 +125,17 @@ impl Index {
 
     /// The groups by number, and for each row that will do its group and its points.
     pub(crate) fn feasible(&self) -> (&[Group], impl Iterator<Item = (usize, usize, i64)>) {
-        let rows = self.place.iter().enumerate().filter(|(_, place)| **place < REJECTED);
-        let rows = rows.map(|(row, place)| {
-            let (group, points) = split(*place);
-            (row, group, i64::from(points))
+        let (groups, places) = self.places();
+        let rows = places.enumerate().filter_map(|(row, place)| {
+            let (group, points) = place?;
+            Some((row, group, i64::from(points)))
         });
-        (&self.groups, rows)
+        (groups, rows)
+    }
+
+    /// The groups by number, and by row its group and its points; nothing for rows that will not do.
+    pub(crate) fn places(&self) -> (&[Group], impl Iterator<Item = Option<(usize, u32)>> + Clone) {
+        (&self.groups, self.place.iter().map(|place| (*place < REJECTED).then(|| split(*place))))
     }
 
     fn place(&self, row: usize) -> u32 {
@@ -262,6 +267,26 @@ impl Index {
             group.insert(row, points, &mut self.spare);
         }
         self.set(row, at << POINT_BITS | points);
+    }
+
+    /// Makes room for so many rows.
+    pub(crate) fn reserve(&mut self, rows: usize) {
+        self.place.reserve_exact(rows.saturating_sub(self.place.len()));
+    }
+
+    /// Puts a row that is nowhere yet into a group by its number; see [`Index::group_of`].
+    pub(crate) fn put_first(&mut self, row: usize, at: u32, points: u32) {
+        if let Some(group) = self.groups.get_mut(at as usize) {
+            group.insert(row, points, &mut self.spare);
+            self.set(row, at << POINT_BITS | points);
+        }
+    }
+
+    /// The number of the group with a key, good until a row is put under a key.
+    pub(crate) fn group_of(&mut self, key: &Key) -> Option<u32> {
+        let at = self.group(key);
+        self.overflown |= at.is_none();
+        at
     }
 
     /// The group of a key: one that has it, one that is empty, or a new one.

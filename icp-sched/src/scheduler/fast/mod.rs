@@ -52,10 +52,14 @@ const INDEXES_MIN: usize = 4;
 const CLASSES_MAX: usize = 8192;
 /// What things cost, in tenths of a nanosecond, measured: a row of a sweep, without and with kinds of nodes; a change that
 /// an index follows; a row of an index that is made.
-const SWEEP: usize = 15;
-const SWEEP_KINDS: usize = 40;
-const FOLLOW: usize = 800;
-const MAKE: usize = 300;
+const SWEEP: usize = 35;
+const SWEEP_KINDS: usize = 60;
+const FOLLOW: usize = 1000;
+const MAKE: usize = 250;
+/// The same for classes to which other pods matter by more than what they take.
+const SWEEP_GROUPS: usize = 70;
+const FOLLOW_COUNTED: usize = 2500;
+const MAKE_COUNTED: usize = 1000;
 
 /// How a decision ended.
 #[derive(Debug)]
@@ -113,7 +117,9 @@ impl Fast {
             };
         }
         let at = self.class(cluster, spec);
-        if let Some(choice) = self.sweep(cluster, at, start, hidden) {
+        let swept =
+            self.sweep(cluster, at, start, hidden).or_else(|| self.sweep_groups(cluster, at, start, hidden));
+        if let Some(choice) = swept {
             return Outcome::Chosen(choice);
         }
         self.repair(cluster, at);
@@ -237,7 +243,7 @@ impl Fast {
         if self.states.get(at).is_some_and(ClassState::is_by_load) {
             return Some(None);
         }
-        self.repair(cluster, at);
+        self.repair_as_is(cluster, at);
         let state = self.states.get(at).filter(|s| !s.unusual)?;
         let judge = Judge { rules: &self.rules, spec: &state.spec, counts: state.counts.as_deref() };
         Some(state.index.as_ref()?.key(id.row()).and_then(|key| judge.reject(key)))
@@ -250,7 +256,7 @@ impl Fast {
         }
         let at = self.class(cluster, spec);
         if !self.states.get(at).is_some_and(ClassState::is_by_load) {
-            self.repair(cluster, at);
+            self.repair_as_is(cluster, at);
         }
         self.states.get(at).is_some_and(|s| s.is_plain() && !s.unusual)
     }
@@ -315,7 +321,7 @@ impl Fast {
 
     /// The class of a spec, knowing what happened.
     fn class(&mut self, cluster: &Cluster, spec: &Arc<PodSpec>) -> usize {
-        self.feed.follow(cluster, &mut self.sheet);
+        self.feed.follow(cluster);
         self.tick += 1;
         let known =
             self.by_address.get(&Arc::as_ptr(spec).addr()).or_else(|| self.by_spec.get(spec)).copied();
@@ -346,7 +352,7 @@ impl Fast {
         let state = states.get_mut(at).filter(|s| s.can_sweep() && !s.unusual)?;
         let kinds = kinds.get(state.kinds)?;
         let view = View { cluster, feed, sheet, kinds, rules };
-        let rows = sheet.rows();
+        let rows = cluster.columns().rows();
         let per_row = if kinds.uniform().is_some() { SWEEP } else { SWEEP_KINDS };
         let (sweep, make) = (rows * per_row, rows * MAKE);
         let following = |changes: usize| changes.saturating_mul(FOLLOW).min(make);
@@ -360,25 +366,76 @@ impl Fast {
         if state.credit >= repair {
             return None;
         }
+        sheet.catch_up(cluster, feed);
+        let view = View { cluster, feed, sheet, kinds, rules };
         sweep::choose(view, &state.spec, start, hidden, scratch)
     }
 
-    /// Makes the index of a class show the present.
+    /// The same for a class to which other pods matter by more than what they take: by a sweep and its groups.
+    fn sweep_groups(
+        &mut self,
+        cluster: &Cluster,
+        at: usize,
+        start: usize,
+        hidden: &[(NodeId, Rejection)],
+    ) -> Option<Choice> {
+        let state = self.states.get_mut(at).filter(|s| s.can_be_loose() && !s.unusual)?;
+        let rows = cluster.columns().rows();
+        let since = usize::try_from(self.feed.end() - state.asked).unwrap_or(usize::MAX);
+        state.asked = self.feed.end();
+        let sweep = rows * SWEEP_GROUPS;
+        let follow = since.saturating_mul(FOLLOW_COUNTED).min(rows * MAKE_COUNTED);
+        let (more, less) = if state.loose { (sweep, follow) } else { (follow, sweep) };
+        state.credit = state.credit.saturating_add(more).saturating_sub(less);
+        let turns = state.credit > rows * MAKE_COUNTED;
+        let loose = state.loose != turns;
+        if !loose && !turns {
+            return None;
+        }
+        self.repair_as_is(cluster, at);
+        let Self { feed, sheet, kinds, states, rules, scratch, .. } = self;
+        sheet.catch_up(cluster, feed);
+        let state = states.get_mut(at)?;
+        let view = View { cluster, feed, sheet, kinds: kinds.get(state.kinds)?, rules };
+        if turns {
+            state.turn(view, loose, scratch);
+        }
+        if !state.loose || state.unusual {
+            return None;
+        }
+        let judge = Judge { rules, spec: &state.spec, counts: state.counts.as_deref() };
+        sweep::choose_by_group(view, (judge, state.index.as_ref()?), start, hidden, scratch)
+    }
+
+    /// Makes the index of a class show the present, with the points of all rows.
     fn repair(&mut self, cluster: &Cluster, at: usize) {
+        self.repair_as_is(cluster, at);
+        let Self { feed, sheet, kinds, states, rules, scratch, .. } = self;
+        let Some(state) = states.get_mut(at).filter(|s| s.loose) else { return };
+        let Some(kinds) = kinds.get(state.kinds) else { return };
+        state.turn(View { cluster, feed, sheet, kinds, rules }, false, scratch);
+    }
+
+    /// Makes the index of a class show the present.
+    fn repair_as_is(&mut self, cluster: &Cluster, at: usize) {
         let Self { feed, sheet, kinds, states, rules, scratch, .. } = self;
         let Some(state) = states.get_mut(at) else { return };
         let Some(kinds) = kinds.get(state.kinds) else { return };
         let had = state.index.is_some();
-        state.repair(View { cluster, feed, sheet, kinds, rules }, scratch);
-        state.credit = 0;
         if !had {
-            self.make_room(at);
+            sheet.catch_up(cluster, feed);
+        }
+        state.repair(View { cluster, feed, sheet, kinds, rules }, scratch);
+        if state.is_by_load() {
+            state.credit = 0;
+        }
+        if !had {
+            self.make_room(cluster.columns().rows(), at);
         }
     }
 
     /// Drops indexes that were not used for long, if all take too much.
-    fn make_room(&mut self, keep: usize) {
-        let rows = self.sheet.rows();
+    fn make_room(&mut self, rows: usize, keep: usize) {
         let bytes = |s: &ClassState| match (&s.index, &s.counts) {
             (None, _) => 0,
             (Some(_), None) => rows * BYTES_PER_ROW,

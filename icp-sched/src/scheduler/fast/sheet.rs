@@ -7,9 +7,10 @@
 
 use alloc::vec::Vec;
 
+use super::feed::Feed;
 use super::rows::Rows;
 use super::rules::Rules;
-use crate::cache::Columns;
+use crate::cache::{Cluster, Columns};
 use crate::model::PodSpec;
 use crate::plugins::{balanced, fit};
 
@@ -80,7 +81,8 @@ struct Ask {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sheet {
     blocks: Vec<Lanes>,
-    rows: usize,
+    /// How far it followed the feed.
+    seen: u64,
     /// Rows whose amounts a sweep cannot take.
     odd: Rows,
 }
@@ -134,14 +136,30 @@ impl Lanes {
 }
 
 impl Sheet {
-    /// How many rows there are.
-    pub(super) const fn rows(&self) -> usize {
-        self.rows
+    /// Reads what changed.
+    pub(super) fn catch_up(&mut self, cluster: &Cluster, feed: &Feed) {
+        let columns = cluster.columns();
+        match feed.since(self.seen) {
+            Some(entries) if entries.len() <= columns.rows().saturating_mul(2).max(BLOCK) => {
+                for entry in entries {
+                    match entry.pod() {
+                        Some(_) => self.load(columns, entry.row as usize),
+                        None => self.set(columns, entry.row as usize),
+                    }
+                }
+            }
+            _ => (0..columns.rows()).for_each(|row| self.set(columns, row)),
+        }
+        self.seen = feed.end();
+    }
+
+    /// Whether it shows the present.
+    pub(super) const fn is_present(&self, feed: &Feed) -> bool {
+        self.seen == feed.end()
     }
 
     /// Reads a row anew.
     pub(super) fn set(&mut self, columns: &Columns, row: usize) {
-        self.rows = self.rows.max(row + 1);
         let (block, lane) = (row / BLOCK, row % BLOCK);
         if self.blocks.len() <= block {
             self.blocks.resize_with(block + 1, Lanes::default);
@@ -246,7 +264,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cache::Cluster;
     use crate::model::{Node, Pod};
 
     proptest! {

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::counts::Counts;
 use super::feed::Feed;
 use super::index::{Index, Key, POINTS_MAX};
-use super::kinds::Kinds;
+use super::kinds::{Kind, Kinds};
 use super::rules::Rules;
 use super::sheet::Sheet;
 use crate::cache::Cluster;
@@ -38,6 +38,9 @@ pub(super) struct ClassState {
     /// Other pods matter to it, by more than what they take; then `counts` belongs to `index`.
     counted: bool,
     pub(super) counts: Option<Box<Counts>>,
+    /// The index of a counted class tells groups alone: what is free on nodes, and what points that gives, is left to
+    /// sweeps, so that pods which do not matter otherwise change nothing.
+    pub(super) loose: bool,
     /// Absent as long as sweeps are cheaper.
     pub(super) index: Option<Index>,
     /// How far the index followed the feed, and kinds.
@@ -63,6 +66,7 @@ impl ClassState {
             terms: 0,
             counted: Counts::are_needed(view.cluster, spec),
             counts: None,
+            loose: false,
             index: None,
             seen: 0,
             epoch: 0,
@@ -113,6 +117,20 @@ impl ClassState {
         !self.counted && self.spec.host_ports.is_empty() && Sheet::takes(&self.spec)
     }
 
+    /// Whether its index may be loose.
+    pub(super) fn can_be_loose(&self) -> bool {
+        self.counted && self.spec.host_ports.is_empty() && Sheet::takes(&self.spec)
+    }
+
+    /// Makes an index that is loose tight, or the other way round; the index shows the present before.
+    pub(super) fn turn(&mut self, view: View<'_>, loose: bool, scratch: &mut Vec<i16>) {
+        if self.loose != loose && !self.unusual {
+            self.loose = loose;
+            self.credit = 0;
+            self.make_index(view, scratch);
+        }
+    }
+
     /// Whether no counts are needed to tell that other pods matter only by what they take.
     pub(super) const fn is_by_load(&self) -> bool {
         !self.counted
@@ -127,7 +145,7 @@ impl ClassState {
     pub(super) fn behind(&self, view: View<'_>) -> Option<usize> {
         self.index.as_ref().filter(|_| self.epoch == view.kinds.epoch)?;
         let behind = view.feed.since(self.seen)?.len();
-        (behind <= view.sheet.rows().saturating_mul(2).max(64)).then_some(behind)
+        (behind <= view.cluster.columns().rows().saturating_mul(2).max(64)).then_some(behind)
     }
 
     /// Makes the index show the present.
@@ -150,7 +168,8 @@ impl ClassState {
             if !rebuild {
                 let mut last = None;
                 for entry in entries {
-                    if last != Some(entry.row) {
+                    let idle = |c: &Counts| self.loose && !c.mind(*entry);
+                    if last != Some(entry.row) && !self.counts.as_deref().is_some_and(idle) {
                         last = Some(entry.row);
                         self.place(view, &mut index, entry.row as usize, None);
                     }
@@ -175,13 +194,39 @@ impl ClassState {
                 return;
             }
         }
+        self.make_index(view, scratch);
+    }
+
+    fn make_index(&mut self, view: View<'_>, scratch: &mut Vec<i16>) {
         let mut index = Index::default();
-        let swept = self.spec.host_ports.is_empty()
+        let swept = !self.loose
+            && self.spec.host_ports.is_empty()
+            && view.sheet.is_present(view.feed)
             && Sheet::takes(&self.spec)
             && view.sheet.sweep(view.cluster.columns(), &self.spec, view.rules, scratch).is_some();
-        for row in 0..view.cluster.columns().rows() {
-            let points = scratch.get(row).filter(|p| swept && **p > 0).map(|p| i64::from(*p) - 1);
-            self.place(view, &mut index, row, points);
+        let rows = view.cluster.columns().rows();
+        index.reserve(rows);
+        // Without counts, a kind of nodes is a group.
+        let plain = swept && self.counts.is_none();
+        let mut last: Option<(&Kind, u32)> = None;
+        for row in 0..rows {
+            let local = scratch.get(row).filter(|p| swept && **p > 0).map(|p| i64::from(*p) - 1);
+            let kind = view.kinds.kind(row).filter(|kind| plain && kind.rejection.is_none());
+            if let (Some(local), Some(kind)) = (local, kind)
+                && let Ok(points) = u32::try_from(local + kind.images * view.rules.images)
+                && points <= POINTS_MAX as u32
+            {
+                let group = match last.filter(|(before, _)| core::ptr::eq(*before, kind)) {
+                    Some((_, group)) => Some(group),
+                    None => index.group_of(&Key::from_slice(&[kind.taints, kind.affinity])),
+                };
+                last = group.map(|group| (kind, group));
+                if let Some(group) = group {
+                    index.put_first(row, group, points);
+                    continue;
+                }
+            }
+            self.place(view, &mut index, row, local);
         }
         self.index = Some(index);
     }
@@ -190,7 +235,8 @@ impl ClassState {
     fn place(&mut self, view: View<'_>, index: &mut Index, row: usize, local: Option<i64>) {
         let Some(kind) = view.kinds.kind(row) else { return index.leave(row) };
         let columns = view.cluster.columns();
-        if local.is_none() || kind.rejection.is_some() {
+        let loose = self.loose && self.counts.is_some();
+        if (local.is_none() && !loose) || kind.rejection.is_some() {
             let number = match &kind.rejection {
                 Some(rejection) => Some(index.number(rejection)),
                 None => self.crowded_number(view, index, row),
@@ -199,7 +245,10 @@ impl ClassState {
                 return index.reject(row, number);
             }
         }
-        let local = local.or_else(|| view.rules.local(columns, &self.spec, row));
+        let local = match loose {
+            true => Some(0),
+            false => local.or_else(|| view.rules.local(columns, &self.spec, row)),
+        };
         let points = local.map(|p| p + kind.images * view.rules.images);
         let Some(points) = points.and_then(|p| u32::try_from(p).ok()).filter(|p| *p <= POINTS_MAX as u32)
         else {

@@ -2,7 +2,8 @@
 
 use alloc::vec::Vec;
 
-use super::choose::{Choice, scaled};
+use super::choose::{Candidate, Choice, Judge, scaled};
+use super::index::Index;
 use super::state::View;
 use crate::cache::NodeId;
 use crate::framework::Rejection;
@@ -33,6 +34,65 @@ pub(super) fn choose(
     let feasible = points.iter().filter(|p| **p > 0).count();
     let from = |start: usize| points.get(start..)?.iter().position(|p| *p == max).map(|at| at + start);
     let row = from(start).or_else(|| from(0))?;
+    Some(Choice { row, feasible })
+}
+
+/// The same for a class with groups, whose index tells for each row its group, and the points of images.
+pub(super) fn choose_by_group(
+    view: View<'_>,
+    (judge, index): (Judge<'_>, &Index),
+    start: usize,
+    hidden: &[(NodeId, Rejection)],
+    points: &mut Vec<i16>,
+) -> Option<Choice> {
+    view.sheet.sweep(view.cluster.columns(), judge.spec, view.rules, points)?;
+    for (id, _) in hidden {
+        if let Some(slot) = points.get_mut(id.row()) {
+            *slot = 0;
+        }
+    }
+    let (groups, places) = index.places();
+    // The most points in each group, and how many nodes will do.
+    let mut tops = alloc::vec![(0_i16, 0_usize); groups.len()];
+    for (points, place) in points.iter_mut().zip(places.clone()) {
+        let slot = place.and_then(|(group, images)| Some((tops.get_mut(group)?, images)));
+        match slot.filter(|_| *points > 0) {
+            Some(((top, n), images)) => {
+                *points = points.saturating_add(i16::try_from(images).ok()?);
+                *top = (*top).max(*points);
+                *n += 1;
+            }
+            None => *points = 0,
+        }
+    }
+    let candidates: Vec<usize> = tops
+        .iter()
+        .zip(groups)
+        .enumerate()
+        .filter(|(_, ((_, n), group))| *n > 0 && judge.reject(&group.key).is_none())
+        .map(|(at, _)| at)
+        .collect();
+    let of = |at: &usize| Some((tops.get(*at)?, groups.get(*at)?));
+    let there = || candidates.iter().filter_map(of);
+    let bonuses = judge.bonuses(there().map(|((_, n), group)| Candidate::new(&group.key, *n)).collect());
+    let totals = || there().zip(&bonuses).map(|(((top, _), _), bonus)| i64::from(*top) + bonus);
+    let max = totals().max()?;
+    // What a node of each group has that is among the best.
+    let mut wanted = alloc::vec![-1_i16; groups.len()];
+    for (at, total) in candidates.iter().zip(totals()) {
+        if let (Some(slot), Some((top, _))) = (wanted.get_mut(*at).filter(|_| total == max), tops.get(*at)) {
+            *slot = *top;
+        }
+    }
+    let feasible = there().map(|((_, n), _)| n).sum();
+    let best = |(points, place): &(&i16, Option<(usize, u32)>)| {
+        place.is_some_and(|(group, _)| wanted.get(group) == Some(points))
+    };
+    let mut from_start = points.iter().zip(places.clone()).skip(start);
+    let row = match from_start.position(|row| best(&row)) {
+        Some(at) => start + at,
+        None => points.iter().zip(places).position(|row| best(&row))?,
+    };
     Some(Choice { row, feasible })
 }
 
