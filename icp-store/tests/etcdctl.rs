@@ -148,3 +148,17 @@ fn cluster_and_maintenance() {
     assert_eq!(server.ok(&["user", "list"]), "");
     assert!(server.fails(&["role", "add", "r"]).contains("client certificates are the authentication"));
 }
+
+/// etcdctl's own load: 10,000 keys of 1 KiB by 50 clients, and the memory that `/metrics` tells meanwhile. With `ICP_DEEP`
+/// also a minute of a steady rate.
+#[test]
+fn the_checks_of_etcdctl_pass() {
+    let Some(server) = Server::start(Arc::new(Memory::new())) else { return };
+    assert!(server.ok(&["check", "datascale", "--load=s"]).contains("PASS: Approximate system memory used"));
+    // It leaves nothing behind.
+    assert_eq!(server.ok(&["get", "", "--prefix", "--keys-only"]), "");
+    if peer::deep(0, 1) > 0 {
+        let text = server.ok(&["check", "perf", "--load=s"]);
+        assert!(text.ends_with("PASS"), "{text}");
+    }
+}
