@@ -124,7 +124,8 @@ fn etcd_14685_a_crash_while_the_log_is_shortened_loses_nothing() {
     drop(log);
     let shorten = |files: &SimFiles| {
         let (mut log, store) = open(files.clone())?;
-        snapshot(&mut log, &store)
+        snapshot(&mut log, &store)?;
+        log.close()
     };
     let whole = before.copy();
     shorten(&whole).unwrap();

@@ -1,7 +1,7 @@
 //! The log in a directory.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -19,6 +19,8 @@ use crate::store::Entry;
 
 pub(super) const SPARE: &str = "spare.log";
 pub(super) const SNAPSHOT_TMP: &str = "snapshot.tmp";
+/// Most files that are removed between two batches.
+const REMOVED_AT_ONCE_MAX: usize = 2;
 
 /// Settings of a [`DiskLog`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,9 @@ pub struct DiskLog<F: Files> {
     unsynced: bool,
     last_seq: u64,
     snapshot: Option<(u64, u64)>,
+    /// Files that the snapshot has replaced. They are removed a few at a time, for removing many large files takes longer
+    /// than a writer should wait.
+    superfluous: VecDeque<String>,
     poisoned: Option<String>,
     /// Ends the writers of snapshots.
     closed: Arc<AtomicBool>,
@@ -106,6 +111,7 @@ impl<F: Files> DiskLog<F> {
             unsynced: false,
             last_seq,
             snapshot,
+            superfluous: VecDeque::new(),
             poisoned: None,
             closed: Arc::default(),
         };
@@ -132,6 +138,15 @@ impl<F: Files> DiskLog<F> {
     fn current_name(&self) -> String {
         let seq = self.segments.keys().next_back().copied().unwrap_or_default();
         self.files.shown(&segment_name(seq))
+    }
+
+    fn remove_superfluous(&mut self, files_max: usize) -> Result<(), LogError> {
+        for _ in 0..files_max {
+            let Some(name) = self.superfluous.pop_front() else { break };
+            // One that stays is removed by the next opener.
+            self.files.remove(&name).map_err(|e| LogError::io("remove", &self.files.shown(&name), &e))?;
+        }
+        Ok(())
     }
 
     /// Writes a frame of `entries` behind the last one.
@@ -197,6 +212,7 @@ impl<F: Files> Log for DiskLog<F> {
 
     fn reserve(&mut self) -> Result<(), LogError> {
         self.check()?;
+        self.remove_superfluous(REMOVED_AT_ONCE_MAX)?;
         if self.spare.is_none() {
             self.spare = Some(make_spare(&self.files, self.options.segment_bytes)?);
         }
@@ -232,20 +248,16 @@ impl<F: Files> Log for DiskLog<F> {
         self.files.rename(SNAPSHOT_TMP, &name).map_err(|e| io("rename", SNAPSHOT_TMP, &e))?;
         self.files.sync_directory().map_err(|e| io("sync", "", &e))?;
         let bytes = self.files.len(&name).map_err(|e| io("stat", &name, &e))?;
-        let mut superfluous = Vec::new();
         if let Some((old, _)) = self.snapshot.replace((seq, bytes))
             && old != seq
         {
-            superfluous.push(snapshot_name(old));
+            self.superfluous.push_back(snapshot_name(old));
         }
         while let Some(first) = self.segments.keys().next().copied()
             && self.segments.keys().nth(1).is_some_and(|second| *second <= seq.saturating_add(1))
         {
-            superfluous.push(segment_name(first));
+            self.superfluous.push_back(segment_name(first));
             self.segments.remove(&first);
-        }
-        for name in superfluous {
-            self.files.remove(&name).map_err(|e| io("remove", &name, &e))?;
         }
         Ok(())
     }
@@ -268,7 +280,8 @@ impl<F: Files> Log for DiskLog<F> {
         self.closed.store(true, Ordering::Relaxed);
         self.check()?;
         self.write(&[])?;
-        self.sync()
+        self.sync()?;
+        self.remove_superfluous(usize::MAX)
     }
 }
 

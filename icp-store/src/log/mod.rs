@@ -85,11 +85,11 @@ pub trait Log: Send {
     /// Bytes that can be appended whatever happens to the space of the device.
     fn reserved_bytes(&self) -> u64;
 
-    /// Puts a snapshot that was written with [`Log::snapshot_writer`] into force and forgets the segments that it makes
-    /// superfluous. All entries that it covers must be durable.
+    /// Puts a snapshot that was written with [`Log::snapshot_writer`] into force. What it makes superfluous is removed by
+    /// and by, with [`Log::reserve`] and [`Log::close`]. All entries that it covers must be durable.
     ///
     /// # Errors
-    /// [`LogError::Io`]; the log goes on, without the snapshot unless it was a superfluous file that could not be removed.
+    /// [`LogError::Io`]; the log goes on without the snapshot.
     fn install_snapshot(&mut self, seq: u64) -> Result<(), LogError>;
 
     /// A job that writes and syncs a snapshot of `entries` beside the log; it may run in another thread while the log

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 use icp_core::base::Time;
-use icp_core::storage::{DeleteRangeRequest, KeyRange, KeyValue, Op, PutRequest};
+use icp_core::storage::{AlarmKind, DeleteRangeRequest, KeyRange, KeyValue, Op, PutRequest};
 use icp_store::log::{Files, Log, OsFiles, SimFiles};
 use icp_store::{Entry, Store};
 
@@ -49,10 +49,40 @@ fn listing(store: &Store) -> String {
                     writeln!(out, "{} {verb} {}", commit.revision, version(&change.kv)).unwrap();
                 }
             }
+            Entry::LeaseCheckpoint { id, left_secs } => {
+                writeln!(out, "lease {id:x} has {left_secs} s").unwrap()
+            }
+            Entry::Alarm { kind, raised } => writeln!(out, "alarm {kind:?} raised {raised}").unwrap(),
             _ => {}
         }
     }
     out
+}
+
+/// A log with the entries that no transaction makes.
+fn build_of_leases_and_alarms(snapshot: bool) -> SimFiles {
+    let files = SimFiles::new(12);
+    let (mut log, mut store) = open(files.clone()).unwrap();
+    let batches = [
+        vec![Entry::LeaseGrant { id: 5, ttl_secs: 3600 }, Entry::LeaseGrant { id: 6, ttl_secs: 60 }],
+        vec![Entry::LeaseCheckpoint { id: 5, left_secs: 1800 }, Entry::LeaseRevoke { id: 6 }],
+        vec![Entry::Alarm { kind: AlarmKind::NoSpace, raised: true }],
+        vec![
+            Entry::Alarm { kind: AlarmKind::NoSpace, raised: false },
+            Entry::Alarm { kind: AlarmKind::Corrupt, raised: true },
+        ],
+    ];
+    for batch in batches {
+        batch.iter().for_each(|entry| store.replay(Time::ZERO, entry).unwrap());
+        log.append(&batch).unwrap();
+        log.sync().unwrap();
+    }
+    if snapshot {
+        log.snapshot_writer(log.last_seq(), store.snapshot())().unwrap();
+        log.install_snapshot(log.last_seq()).unwrap();
+    }
+    log.close().unwrap();
+    files
 }
 
 /// A log that a few steps make, each a batch.
@@ -87,6 +117,8 @@ fn build(steps: usize, snapshot_at: Option<usize>, close: bool) -> SimFiles {
         if snapshot_at == Some(n) {
             log.snapshot_writer(log.last_seq(), store.snapshot())().unwrap();
             log.install_snapshot(log.last_seq()).unwrap();
+            // What it replaces is removed by and by.
+            (0..20).for_each(|_| log.reserve().unwrap());
         }
     }
     if close {
@@ -131,6 +163,8 @@ fn cases() -> Vec<(&'static str, SimFiles)> {
         ("one-segment", build(3, None, false)),
         ("segments", plain()),
         ("closed", build(30, None, true)),
+        ("leases-and-alarms", build_of_leases_and_alarms(false)),
+        ("leases-and-alarms-snapshot", build_of_leases_and_alarms(true)),
         ("snapshot", snapped()),
         ("snapshot-last", build(20, Some(19), false)),
         ("torn-tail", damaged(build(3, None, false), &|f| change(f, FIRST, |b| b[190] ^= 1))),

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use icp_core::storage::KeyValue;
+use icp_core::storage::{AlarmKind, KeyValue};
 use icp_store::Entry;
 use icp_store::log::{DiskLog, Files, Log, LogError, SimFiles};
 use icp_store::mvcc::{Change, Commit, Version};
@@ -222,6 +222,10 @@ fn entry() -> impl Strategy<Value = Entry> {
         4 => commit,
         1 => (any::<i64>(), any::<i64>()).prop_map(|(id, ttl_secs)| Entry::LeaseGrant { id, ttl_secs }),
         1 => any::<i64>().prop_map(|id| Entry::LeaseRevoke { id }),
+        1 => (any::<i64>(), any::<i64>()).prop_map(|(id, left_secs)| Entry::LeaseCheckpoint { id, left_secs }),
+        1 => (any::<bool>(), any::<bool>()).prop_map(|(space, raised)| {
+            Entry::Alarm { kind: if space { AlarmKind::NoSpace } else { AlarmKind::Corrupt }, raised }
+        }),
         1 => any::<i64>().prop_map(|revision| Entry::Compact { revision }),
         1 => any::<i64>().prop_map(|compacted| Entry::Restore { compacted }),
         1 => (any::<i64>().prop_flat_map(key_value), 0..3_u32)
