@@ -9,6 +9,7 @@
 //! | [`cache`] | the cluster as columns: what nodes have and what is taken, pods by class |
 //! | [`config`] | KubeSchedulerConfiguration files |
 //! | [`framework`] | what a plugin is, and the explanation of a decision |
+//! | [`gang`] | pods that run together or not at all |
 //! | [`plugins`] | the default plugins of upstream |
 //! | [`queue`] | pods that wait |
 //! | [`machine`] | informers, queue, decisions, bindings, leader election |
@@ -20,6 +21,7 @@ extern crate std;
 pub mod cache;
 pub mod config;
 pub mod framework;
+pub mod gang;
 pub mod machine;
 pub mod model;
 pub mod plugins;
@@ -27,8 +29,8 @@ pub mod queue;
 mod scheduler;
 
 pub use scheduler::{
-    DEFAULT_SCHEDULER, DisruptionBudget, Placement, Preemption, Scheduler, SchedulerBuilder, TieBreak,
-    Unschedulable,
+    DEFAULT_SCHEDULER, DisruptionBudget, Outlook, Placement, Preemption, Scheduler, SchedulerBuilder,
+    TieBreak, Unplaced, Unschedulable, WhatIf,
 };
 
 #[cfg(doctest)]

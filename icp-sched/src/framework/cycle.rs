@@ -1,16 +1,17 @@
 //! One pod, all nodes, all plugins.
 
-use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::format;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::{Check, Cycle, FilterPlan, Plugin, Point, Points, Rejected, Rejection};
 use crate::cache::NodeId;
 
 /// A plugin with its weight.
+#[derive(Clone)]
 pub(crate) struct Slot {
-    pub(crate) plugin: Box<dyn Plugin>,
+    pub(crate) plugin: Arc<dyn Plugin>,
     pub(crate) weight: i64,
     /// Where it has a say.
     pub(crate) points: Points,

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -28,7 +29,11 @@ pub struct SchedulerBuilder {
 }
 
 fn everywhere(plugins: Vec<(Box<dyn Plugin>, i64)>) -> Vec<Slot> {
-    let slots = plugins.into_iter().map(|(plugin, weight)| Slot { plugin, weight, points: Points::ALL });
+    let slots = plugins.into_iter().map(|(plugin, weight)| Slot {
+        plugin: plugin.into(),
+        weight,
+        points: Points::ALL,
+    });
     slots.collect()
 }
 
@@ -60,7 +65,7 @@ impl SchedulerBuilder {
     #[must_use]
     pub fn plugin(mut self, plugin: impl Plugin + 'static, weight: i64) -> Self {
         self.changed.insert(plugin.name());
-        self.slots.push(Slot { plugin: Box::new(plugin), weight, points: Points::ALL });
+        self.slots.push(Slot { plugin: Arc::new(plugin), weight, points: Points::ALL });
         self
     }
 
@@ -70,8 +75,8 @@ impl SchedulerBuilder {
     pub fn replace(mut self, plugin: impl Plugin + 'static) -> Self {
         self.changed.insert(plugin.name());
         match self.slots.iter_mut().find(|s| s.plugin.name() == plugin.name()) {
-            Some(slot) => slot.plugin = Box::new(plugin),
-            None => self.slots.push(Slot { plugin: Box::new(plugin), weight: 1, points: Points::ALL }),
+            Some(slot) => slot.plugin = Arc::new(plugin),
+            None => self.slots.push(Slot { plugin: Arc::new(plugin), weight: 1, points: Points::ALL }),
         }
         self
     }
@@ -116,7 +121,11 @@ impl SchedulerBuilder {
 
     /// The same, each with the points at which it has a say.
     pub(crate) fn only_at(mut self, plugins: Vec<(Box<dyn Plugin>, i64, Points)>) -> Self {
-        let slots = plugins.into_iter().map(|(plugin, weight, points)| Slot { plugin, weight, points });
+        let slots = plugins.into_iter().map(|(plugin, weight, points)| Slot {
+            plugin: plugin.into(),
+            weight,
+            points,
+        });
         self.slots = slots.collect();
         self.changed = self.slots.iter().map(|s| s.plugin.name()).collect();
         self

@@ -10,9 +10,11 @@ mod nominated;
 mod preempt;
 mod profile;
 mod ties;
+mod whatif;
 
 pub use builder::SchedulerBuilder;
 pub use decide::{Placement, Scheduler, Unschedulable};
 pub use preempt::{DisruptionBudget, Preemption};
 pub use profile::DEFAULT_SCHEDULER;
 pub use ties::TieBreak;
+pub use whatif::{Outlook, Unplaced, WhatIf};

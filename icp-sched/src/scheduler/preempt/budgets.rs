@@ -8,7 +8,7 @@ use icp_core::api::labels::Selector;
 use icp_core::client::ObjectKey;
 use smallvec::SmallVec;
 
-use crate::cache::Log;
+use crate::cache::{Log, Shared};
 use crate::model::{Pod, PodSpec};
 
 /// A PodDisruptionBudget, as far as preemption minds it.
@@ -47,22 +47,27 @@ const CHANGES_MAX: usize = 8;
 /// Budgets by namespace and name, and the last changes of them.
 #[derive(Debug)]
 pub(crate) struct Budgets {
-    by_key: BTreeMap<ObjectKey, DisruptionBudget>,
+    by_key: Shared<BTreeMap<ObjectKey, DisruptionBudget>>,
     pub(super) changes: Log<Protected>,
 }
 
 impl Default for Budgets {
     fn default() -> Self {
-        Self { by_key: BTreeMap::new(), changes: Log::keeping(CHANGES_MAX) }
+        Self { by_key: Shared::default(), changes: Log::keeping(CHANGES_MAX) }
     }
 }
 
 impl Budgets {
+    /// The same budgets for a snapshot; the first change on either side copies them.
+    pub(in crate::scheduler) fn share(&mut self) -> Self {
+        Self { by_key: self.by_key.share(), changes: Log::keeping(CHANGES_MAX) }
+    }
+
     pub(super) fn set(&mut self, key: ObjectKey, budget: Option<DisruptionBudget>) {
         let namespace = key.namespace.clone();
         let before = match &budget {
-            Some(budget) => self.by_key.insert(key, budget.clone()),
-            None => self.by_key.remove(&key),
+            Some(budget) => self.by_key.get_mut().insert(key, budget.clone()),
+            None => self.by_key.get_mut().remove(&key),
         };
         if before != budget {
             let budgets = before.into_iter().chain(budget).collect();
@@ -75,13 +80,13 @@ impl Budgets {
         namespace: &'b str,
     ) -> impl Iterator<Item = (&'b ObjectKey, &'b DisruptionBudget)> {
         let first = ObjectKey::new(namespace, "");
-        self.by_key.range(first..).take_while(move |(key, _)| key.namespace == namespace)
+        self.by_key.get().range(first..).take_while(move |(key, _)| key.namespace == namespace)
     }
 
     /// Which of the pods their budgets do not allow to evict, when all of them go in this order
     /// (`filterPodsWithPDBViolation`).
     pub(super) fn violating<'p>(&self, pods: impl ExactSizeIterator<Item = &'p Pod>) -> SmallVec<[bool; 8]> {
-        if self.by_key.is_empty() {
+        if self.by_key.get().is_empty() {
             return core::iter::repeat_n(false, pods.len()).collect();
         }
         let mut left: Vec<(&ObjectKey, i64)> = Vec::new();
