@@ -2,9 +2,9 @@
 #![expect(clippy::disallowed_methods, reason = "a program: it waits for its children")]
 
 use std::ffi::OsString;
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command as StdCommand, Stdio};
+use std::process::{Command as StdCommand, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -93,15 +93,16 @@ impl Process {
     /// Why it does not answer.
     async fn ended(&mut self) -> Failure {
         let status = tokio::time::timeout(Duration::from_secs(5), self.child.wait()).await;
-        let status = match status {
-            Ok(Ok(status)) => status.to_string(),
-            _ => "it does not answer".into(),
-        };
-        Failure::Child { what: self.what, detail: format!("{status}{}", self.last_words()) }
+        let status = status.ok().and_then(Result::ok);
+        let ended = status.map_or_else(|| "it does not answer".into(), |s| format!("it ended: {s}"));
+        Failure::Child { what: self.what, detail: format!("{ended}{}", self.last_words(status)) }
     }
 
-    /// The last line of its log.
-    fn last_words(&self) -> String {
+    /// The last line of its log; one that was killed had no time for any.
+    fn last_words(&self, status: Option<ExitStatus>) -> String {
+        if status.is_none_or(|s| s.signal().is_some()) {
+            return String::new();
+        }
         let log = std::fs::read_to_string(&self.stderr).unwrap_or_default();
         log.lines().rev().find(|l| !l.trim().is_empty()).map_or_else(String::new, |l| format!(": {l}"))
     }
@@ -112,7 +113,7 @@ impl Process {
             Ok(None) => Ok(()),
             Ok(Some(status)) => Err(Failure::Child {
                 what: self.what,
-                detail: format!("it ended: {status}{}", self.last_words()),
+                detail: format!("it ended: {status}{}", self.last_words(Some(status))),
             }),
             Err(e) => Err(Failure::Child { what: self.what, detail: e.to_string() }),
         }
