@@ -157,7 +157,13 @@ impl SimCluster {
             tasks.spawn(async move {
                 controller_manager::drive(manager, crate::daemon::seed(), client, stopped).await;
             });
-            let config = scheduler::Config { access, identity, leader_election: true, configuration: None };
+            let config = scheduler::Config {
+                access,
+                identity,
+                leader_election: true,
+                configuration: None,
+                listen_metrics: None,
+            };
             let (client, stopped) = (user("system:kube-scheduler"), stop.clone());
             tasks.spawn(async move {
                 if let Err(e) = scheduler::drive(&config, crate::daemon::seed(), client, stopped).await {

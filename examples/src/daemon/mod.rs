@@ -22,6 +22,7 @@ pub mod kubeconfig;
 pub mod kubelet;
 pub mod proxy;
 pub mod scheduler;
+mod serving;
 pub mod vip;
 mod wait;
 
@@ -31,7 +32,7 @@ use std::sync::Arc;
 
 use icp_core::base::{Duration, Machine};
 use icp_core::client::{Client, ClientEffect, ClientEvent};
-use icp_core::shell::host::Host;
+use icp_core::shell::host::{Host, Mailbox};
 use icp_core::shell::{HttpClient, HttpConfig, tls};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -304,7 +305,7 @@ async fn drive_candidate<M>(
     machine: M,
     client: Arc<dyn Client>,
     stop: Stop,
-    (start, end): (M::Event, M::Event),
+    ends: (M::Event, M::Event),
     log: impl Fn(M::Effect),
 ) where
     M: Machine + Send,
@@ -312,8 +313,27 @@ async fn drive_candidate<M>(
     M::Effect: Send,
     ClientEffect: TryFrom<M::Effect, Error = M::Effect>,
 {
+    drive_beside(machine, client, stop, ends, log, |_| std::future::pending()).await;
+}
+
+/// The same, beside something that sends events to the machine and ends with it.
+async fn drive_beside<M, F>(
+    machine: M,
+    client: Arc<dyn Client>,
+    stop: Stop,
+    (start, end): (M::Event, M::Event),
+    log: impl Fn(M::Effect),
+    beside: impl FnOnce(Mailbox<M::Event>) -> F,
+) where
+    F: Future<Output = ()>,
+    M: Machine + Send,
+    M::Event: From<ClientEvent> + Send + 'static,
+    M::Effect: Send,
+    ClientEffect: TryFrom<M::Effect, Error = M::Effect>,
+{
     let host = Host::new(machine, client);
     let mailbox = host.mailbox();
+    let beside = beside(host.mailbox());
     let (tell, ended) = watch::channel(false);
     let ending = async move {
         mailbox.send(start).await;
@@ -329,7 +349,13 @@ async fn drive_candidate<M>(
             None
         }
     });
-    tokio::join!(ending, running);
+    tokio::select! {
+        _ = async { tokio::join!(ending, running) } => {}
+        () = async {
+            beside.await;
+            std::future::pending().await
+        } => {}
+    }
 }
 
 /// A seed from the operating system's generator, for names, jitter and tie-breaks.

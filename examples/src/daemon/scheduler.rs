@@ -1,14 +1,16 @@
 //! `icp-scheduler`: the scheduler under one elected leader.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use icp_core::base::Rng;
+use icp_core::base::{Duration, Rng};
 use icp_core::client::Client;
 use icp_sched::TieBreak;
 use icp_sched::config::{Registry, SchedulerConfiguration};
-use icp_sched::machine::{Event, SchedulerConfig, SchedulerMachine};
+use icp_sched::machine::{Effect, Event, SchedulerConfig, SchedulerMachine};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::{Access, DaemonError, Stop};
 
@@ -24,7 +26,15 @@ pub struct Config {
     /// A file with a KubeSchedulerConfiguration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<PathBuf>,
+    /// Where `/metrics` and `/healthz` are served without TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_metrics: Option<SocketAddr>,
 }
+
+/// Where a scheduler that is told nothing else serves its metrics: kube-scheduler's port, on this machine alone.
+const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10_259);
+/// How long a machine may take to say what it counted.
+const SCRAPE_MAX: Duration = Duration::from_secs(5);
 
 impl Config {
     /// A scheduler that is told nothing but a KubeSchedulerConfiguration file.
@@ -36,6 +46,7 @@ impl Config {
             identity: host.trim().into(),
             leader_election: true,
             configuration: Some(path.into()),
+            listen_metrics: Some(METRICS),
         }
     }
 
@@ -77,7 +88,7 @@ impl Config {
 /// Schedules against any client until `stop`.
 ///
 /// # Errors
-/// If there is a configuration file that cannot be read or is not valid.
+/// If there is a configuration file that cannot be read or is not valid, or the address for metrics is taken.
 pub async fn drive(
     config: &Config,
     seed: u64,
@@ -86,8 +97,32 @@ pub async fn drive(
 ) -> Result<(), DaemonError> {
     let machine = config.machine(seed)?;
     let identity = config.identity.clone();
-    let log = move |other| eprintln!("scheduler {identity}: {other:?}");
-    super::drive_candidate(machine, client, stop, (Event::Start, Event::Stop), log).await;
+    let (counted, _) = watch::channel(String::new());
+    let log = {
+        let counted = counted.clone();
+        move |effect| match effect {
+            Effect::Metrics(text) => drop(counted.send_replace(text)),
+            other => eprintln!("scheduler {identity}: {other:?}"),
+        }
+    };
+    let listener = match config.listen_metrics {
+        Some(address) => Some(super::listen(address).await?),
+        None => None,
+    };
+    let ends = (Event::Start, Event::Stop);
+    super::drive_beside(machine, client, stop, ends, log, move |mailbox| async move {
+        let Some(listener) = listener else { return };
+        let scrape = move || {
+            let (mailbox, mut answer) = (mailbox.clone(), counted.subscribe());
+            async move {
+                mailbox.send(Event::Scrape).await;
+                tokio::time::timeout(SCRAPE_MAX, answer.changed()).await.ok()?.ok()?;
+                Some(answer.borrow().clone())
+            }
+        };
+        super::serving::serve(listener, scrape).await;
+    })
+    .await;
     Ok(())
 }
 

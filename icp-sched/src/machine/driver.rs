@@ -901,6 +901,10 @@ impl Machine for SchedulerMachine {
                     elector.stop(now, out);
                 }
             }
+            Event::Scrape => {
+                out.push(Effect::Metrics(self.metrics()));
+                return;
+            }
             Event::Allow { pod, plugin } => self.allow(now, &pod, &plugin, out),
             Event::Reject { pod, plugin, reason } => self.refuse(now, &pod, &plugin, reason, out),
             Event::Client(event) => {

@@ -14,6 +14,8 @@ pub enum Event {
     Stop,
     /// The API server answered.
     Client(ClientEvent),
+    /// Somebody wants to know what was counted: answered with [`Effect::Metrics`].
+    Scrape,
     /// A plugin lets a pod go that waits for its leave ([`Permit::Wait`](crate::framework::Permit::Wait)).
     Allow {
         /// The pod.
@@ -47,6 +49,8 @@ pub enum Effect {
     Client(ClientEffect),
     /// Leadership was gained, or lost if there is no term; for logs.
     Led(Option<Term>),
+    /// What was counted, in Prometheus' text format.
+    Metrics(String),
 }
 
 impl From<ClientEffect> for Effect {
@@ -62,7 +66,7 @@ impl TryFrom<Effect> for ClientEffect {
     fn try_from(effect: Effect) -> Result<Self, Effect> {
         match effect {
             Effect::Client(effect) => Ok(effect),
-            other @ Effect::Led(_) => Err(other),
+            other @ (Effect::Led(_) | Effect::Metrics(_)) => Err(other),
         }
     }
 }

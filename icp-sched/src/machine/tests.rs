@@ -5,12 +5,12 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 
 use icp_core::api::resources;
-use icp_core::base::{Duration, Rng};
+use icp_core::base::{Duration, Machine as _, Rng};
 use icp_core::client::LeaderElectorConfig;
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::{SchedulerConfig, SchedulerMachine};
+use super::{Effect, Event, SchedulerConfig, SchedulerMachine};
 use api::{Faults, World};
 
 fn world(seed: u64, faults: Faults) -> World {
@@ -196,6 +196,9 @@ fn what_happens_is_counted() {
     has(&text, "scheduler_queue_incoming_pods_total{event=\"AssignedPodDelete\",queue=\"active\"} 1");
     has(&text, "scheduler_pod_scheduling_sli_duration_seconds_count{attempts=\"2\"} 1");
     has(&text, "scheduler_pending_pods{queue=\"unschedulable\"} 0");
+    let mut out = alloc::vec::Vec::new();
+    w.machines[0].on(w.now, Event::Scrape, &mut out);
+    assert_eq!(out, [Effect::Metrics(text.clone())]);
     let names = text.lines().filter_map(|l| l.strip_prefix("# TYPE ")).filter_map(|l| l.split(' ').next());
     let distinct: BTreeSet<&str> = names.clone().collect();
     assert_eq!(distinct.len(), names.count());
