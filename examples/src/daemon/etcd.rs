@@ -102,3 +102,37 @@ pub async fn run(config: Config, stop: Stop) -> Result<(), DaemonError> {
         () = stopped(stop) => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use icp_core::storage::{Op, PutRequest, Storage, Txn};
+    use icp_store::Memory;
+
+    use super::*;
+
+    /// The snapshot is taken by an empty directory alone, so that a restart does not go back to it.
+    #[tokio::test]
+    async fn a_directory_begins_from_a_snapshot_once() {
+        let dir = std::env::temp_dir().join(format!("icp-etcd-restore-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir).unwrap();
+        let put =
+            |key: &'static str| Txn { success: vec![Op::Put(PutRequest::new(key, "v"))], ..Txn::default() };
+        let source = Memory::new();
+        source.txn(put("a")).await.unwrap();
+        let (mut file, mut bytes) = (snapshot::export(source.snapshot().await.unwrap(), 1), Vec::new());
+        while file.next(&mut bytes) {}
+        let path = dir.join("snapshot.db");
+        std::fs::write(&path, &bytes).unwrap();
+
+        let data_dir = dir.join("data");
+        assert!(restore(&path, &data_dir).unwrap());
+        let disk = open(&data_dir).unwrap();
+        assert_eq!(disk.txn(put("b")).await.unwrap().revision, 3);
+        drop(disk);
+        assert!(!restore(&path, &data_dir).unwrap());
+        assert_eq!(open(&data_dir).unwrap().revision(), 3);
+        assert!(restore(&dir.join("missing"), &dir.join("other")).is_err());
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}
