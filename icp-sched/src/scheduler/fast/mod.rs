@@ -404,7 +404,7 @@ impl Fast {
             return None;
         }
         let judge = Judge { rules, spec: &state.spec, counts: state.counts.as_deref() };
-        sweep::choose_by_group(view, (judge, state.index.as_ref()?), start, hidden, scratch)
+        sweep::choose_by_group(view, (judge, state.index.as_deref()?), start, hidden, scratch)
     }
 
     /// Makes the index of a class show the present, with the points of all rows.

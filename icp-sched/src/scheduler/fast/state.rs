@@ -42,7 +42,7 @@ pub(super) struct ClassState {
     /// sweeps, so that pods which do not matter otherwise change nothing.
     pub(super) loose: bool,
     /// Absent as long as sweeps are cheaper.
-    pub(super) index: Option<Index>,
+    pub(super) index: Option<Box<Index>>,
     /// How far the index followed the feed, and kinds.
     seen: u64,
     epoch: u64,
@@ -228,7 +228,7 @@ impl ClassState {
             }
             self.place(view, &mut index, row, local);
         }
-        self.index = Some(index);
+        self.index = Some(Box::new(index));
     }
 
     /// Puts a row where it belongs; `local` are its points of fit and balance, if it is known that the pod has room.
