@@ -11,6 +11,8 @@ use serde_json::{Map, Value};
 use super::{Gvk, Gvr};
 use crate::base::Time;
 
+mod decode;
+
 /// An object of any kind: typed metadata, everything else as it came.
 ///
 /// A component decodes once, at its informer, and reads the parts it needs with [`Object::view`].
@@ -22,8 +24,8 @@ use crate::base::Time;
 /// assert_eq!(pod.at("/spec/nodeName").and_then(|v| v.as_str()), Some("w1"));
 /// assert_eq!(serde_json::to_value(&pod).unwrap()["spec"]["future"], 1);
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Object {
     /// `group/version`, or `version` in the core group.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -39,8 +41,8 @@ pub struct Object {
 }
 
 /// `metav1.ObjectMeta`, with unknown fields kept.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ObjectMeta {
     /// The name.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -70,16 +72,16 @@ pub struct ObjectMeta {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_grace_period_seconds: Option<i64>,
     /// Labels.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Annotations.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// What the object depends on.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub owner_references: Vec<OwnerReference>,
     /// What must be done before the object may go.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub finalizers: Vec<String>,
     /// All other fields.
     #[serde(flatten)]
@@ -109,12 +111,6 @@ pub struct OwnerReference {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
 fn is_zero(n: &i64) -> bool {
     *n == 0
-}
-
-fn null_is_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(
-    d: D,
-) -> Result<T, D::Error> {
-    Ok(Option::<T>::deserialize(d)?.unwrap_or_default())
 }
 
 /// Writes one field of an object, and makes the objects on the way to it that are missing or `null`.

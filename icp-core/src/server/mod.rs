@@ -20,6 +20,7 @@ mod allocate;
 mod api_server;
 mod authn;
 mod authz;
+mod bind;
 mod body;
 mod bootstrap;
 mod config;

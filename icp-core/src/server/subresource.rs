@@ -219,58 +219,6 @@ impl Context {
         self.respond_written(&written)
     }
 
-    /// Binds a pod to a node (`registry/core/pod/storage` `assignPod`).
-    pub(super) async fn bind(&mut self, body: &[u8]) -> Result<Response<Body>, Status> {
-        let binding = self.decode_other(body, &Gvk::new("", "v1", "Binding"))?;
-        let text = |p: &str| binding.pointer(p).and_then(Value::as_str).unwrap_or("").to_string();
-        let (node, kind) = (text("/target/name"), text("/target/kind"));
-        if node.is_empty() || !matches!(kind.as_str(), "" | "Node") {
-            let error = FieldError::required("target.name", "");
-            return Err(invalid(&self.info, &self.request.name, &[error]));
-        }
-        let uid = text("/metadata/uid");
-        let annotations = binding.pointer("/metadata/annotations").and_then(Value::as_object).cloned();
-        let (info, name, now) = (self.info.clone(), self.request.name.clone(), self.now);
-        let change = Change::With(Box::new(move |old| {
-            let conflict = |why: &str| Err(failure::conflict(&info, &name, why));
-            if !uid.is_empty() && uid != codec::meta_str(old, "uid") {
-                let stored = codec::meta_str(old, "uid");
-                return conflict(&format!(
-                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {stored}"
-                ));
-            }
-            if old.pointer("/metadata/deletionTimestamp").is_some() {
-                return conflict(&format!("pod {name} is being deleted, cannot be assigned to a host"));
-            }
-            let bound = old.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or("");
-            if !bound.is_empty() {
-                return conflict(&format!("pod {name} is already assigned to node {bound:?}"));
-            }
-            if old.pointer("/spec/schedulingGates/0").is_some() {
-                return conflict(&format!("pod {name} has non-empty .spec.schedulingGates"));
-            }
-            let mut new = old.clone();
-            set_at(&mut new, &["spec", "nodeName"], node.as_str());
-            for (k, v) in annotations.iter().flatten() {
-                set_at(&mut new, &["metadata", "annotations", k], v.clone());
-            }
-            let scheduled = json!({
-                "type": "PodScheduled", "status": "True", "lastProbeTime": null,
-                "lastTransitionTime": now.to_rfc3339(),
-            });
-            let conditions =
-                new.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
-            let mut conditions: Vec<Value> =
-                conditions.into_iter().filter(|c| c.get("type") != scheduled.get("type")).collect();
-            conditions.push(scheduled);
-            set_at(&mut new, &["status", "conditions"], conditions);
-            Ok(new)
-        }));
-        self.change(&change).await?;
-        let status = Status { code: 201, ..Status::default() };
-        Ok(self.respond_value(201, &serde_json::to_value(status).unwrap_or_default()))
-    }
-
     /// Signs a token for a service account (KEP-1205).
     async fn token(&mut self, body: &[u8]) -> Result<Response<Body>, Status> {
         let mut request =

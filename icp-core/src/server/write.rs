@@ -19,7 +19,7 @@ use crate::client::PatchKind;
 use crate::storage::Revision;
 
 /// Most tries of a write that somebody else gets ahead of.
-const TRIES_MAX: usize = 16;
+pub(super) const TRIES_MAX: usize = 16;
 /// Most generated names that are tried (`names.maxNameLength` retries upstream).
 const NAMES_MAX: usize = 8;
 
@@ -45,7 +45,7 @@ pub(super) struct Written {
     pub(super) created: bool,
 }
 
-fn checked_size(stored: Bytes) -> Result<Bytes, Status> {
+pub(super) fn checked_size(stored: Bytes) -> Result<Bytes, Status> {
     if stored.len() > OBJECT_BYTES_MAX { Err(failure::too_large(OBJECT_BYTES_MAX)) } else { Ok(stored) }
 }
 
@@ -206,11 +206,12 @@ impl Context {
             plan::identify(&info, self.namespace(), &name, &mut new)?;
             plan::preconditions(&info, &new, &old, put)?;
             defaults::apply(&info, &mut new);
-            if !matches!(change, Change::Apply { .. }) {
-                self.track(Some(&old), &mut new);
-            }
             let subresource = self.request.subresource.clone();
             let sub = Some(subresource.as_str()).filter(|s| !s.is_empty());
+            // Upstream tracks the managers of the Binding, which is not kept, and not of the pod.
+            if !matches!(change, Change::Apply { .. }) && sub != Some("binding") {
+                self.track(Some(&old), &mut new);
+            }
             if sub.is_none() {
                 self.admit(&mut new, Some(&old)).await?;
             }

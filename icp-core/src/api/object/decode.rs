@@ -1,0 +1,201 @@
+//! Objects are read in one pass: a derived reader with flattened fields would hold every value a second time first.
+
+use alloc::string::String;
+use core::fmt;
+
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use super::{Object, ObjectMeta};
+
+/// The name of a field: one that is known, or another.
+enum Name {
+    Known(&'static str),
+    Other(String),
+}
+
+/// Reads the name of a field without keeping the known ones.
+struct Names(&'static [&'static str]);
+
+impl<'de> serde::de::DeserializeSeed<'de> for Names {
+    type Value = Name;
+
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Name, D::Error> {
+        d.deserialize_identifier(self)
+    }
+}
+
+impl Visitor<'_> for Names {
+    type Value = Name;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a field")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Name, E> {
+        let known = self.0.iter().find(|known| **known == name);
+        Ok(known.map_or_else(|| Name::Other(name.into()), |known| Name::Known(known)))
+    }
+}
+
+/// Which of the known fields came, so that none comes twice.
+#[derive(Default)]
+struct Seen(alloc::vec::Vec<&'static str>);
+
+impl Seen {
+    fn once<E: Error>(&mut self, name: &'static str) -> Result<(), E> {
+        if self.0.contains(&name) {
+            return Err(E::duplicate_field(name));
+        }
+        self.0.push(name);
+        Ok(())
+    }
+}
+
+struct Fields<T>(core::marker::PhantomData<T>);
+
+/// A struct that is read field by field.
+trait Struct: Default {
+    const KNOWN: &'static [&'static str];
+
+    fn known<'de, A: MapAccess<'de>>(&mut self, name: &'static str, map: &mut A) -> Result<(), A::Error>;
+
+    fn rest(&mut self) -> &mut Map<String, Value>;
+}
+
+impl<'de, T: Struct> Visitor<'de> for Fields<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<T, A::Error> {
+        let (mut out, mut seen) = (T::default(), Seen::default());
+        while let Some(name) = map.next_key_seed(Names(T::KNOWN))? {
+            match name {
+                Name::Known(name) => {
+                    seen.once(name)?;
+                    out.known(name, &mut map)?;
+                }
+                Name::Other(name) => {
+                    let value = map.next_value()?;
+                    out.rest().insert(name, value);
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// The value, or the default where it is `null`.
+fn nullable<'de, A: MapAccess<'de>, T: Default + Deserialize<'de>>(map: &mut A) -> Result<T, A::Error> {
+    Ok(map.next_value::<Option<T>>()?.unwrap_or_default())
+}
+
+impl Struct for Object {
+    const KNOWN: &'static [&'static str] = &["apiVersion", "kind", "metadata"];
+
+    fn known<'de, A: MapAccess<'de>>(&mut self, name: &'static str, map: &mut A) -> Result<(), A::Error> {
+        match name {
+            "apiVersion" => self.api_version = map.next_value()?,
+            "kind" => self.kind = map.next_value()?,
+            _ => self.metadata = map.next_value()?,
+        }
+        Ok(())
+    }
+
+    fn rest(&mut self) -> &mut Map<String, Value> {
+        &mut self.rest
+    }
+}
+
+impl Struct for ObjectMeta {
+    const KNOWN: &'static [&'static str] = &[
+        "name",
+        "generateName",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "labels",
+        "annotations",
+        "ownerReferences",
+        "finalizers",
+    ];
+
+    fn known<'de, A: MapAccess<'de>>(&mut self, name: &'static str, map: &mut A) -> Result<(), A::Error> {
+        match name {
+            "name" => self.name = map.next_value()?,
+            "generateName" => self.generate_name = map.next_value()?,
+            "namespace" => self.namespace = map.next_value()?,
+            "uid" => self.uid = map.next_value()?,
+            "resourceVersion" => self.resource_version = map.next_value()?,
+            "generation" => self.generation = map.next_value()?,
+            "creationTimestamp" => self.creation_timestamp = map.next_value()?,
+            "deletionTimestamp" => self.deletion_timestamp = map.next_value()?,
+            "deletionGracePeriodSeconds" => self.deletion_grace_period_seconds = map.next_value()?,
+            "labels" => self.labels = nullable(map)?,
+            "annotations" => self.annotations = nullable(map)?,
+            "ownerReferences" => self.owner_references = nullable(map)?,
+            _ => self.finalizers = nullable(map)?,
+        }
+        Ok(())
+    }
+
+    fn rest(&mut self) -> &mut Map<String, Value> {
+        &mut self.rest
+    }
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_map(Fields(core::marker::PhantomData))
+    }
+}
+
+impl<'de> Deserialize<'de> for ObjectMeta {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_map(Fields(core::marker::PhantomData))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString as _;
+    use serde_json::json;
+
+    #[test]
+    fn nothing_is_lost_and_null_is_nothing() {
+        let value = json!({
+            "apiVersion": "v1", "kind": "Pod", "spec": { "a": [1, null] }, "future": "x",
+            "metadata": {
+                "name": "n", "generateName": "g", "namespace": "s", "uid": "u", "resourceVersion": "7", "generation": 3,
+                "creationTimestamp": "2001-01-01T00:00:00Z", "deletionTimestamp": "2001-01-01T00:00:01Z",
+                "deletionGracePeriodSeconds": 0, "labels": { "a": "b" }, "annotations": { "c": "d" },
+                "ownerReferences": [{ "apiVersion": "v1", "kind": "K", "name": "o", "uid": "x", "controller": true }],
+                "finalizers": ["f"], "managedFields": [{ "manager": "m" }],
+            },
+        });
+        let object: Object = serde_json::from_str(&value.to_string()).unwrap();
+        assert_eq!(serde_json::to_value(&object).unwrap(), value);
+        assert_eq!(Object::deserialize(&value).unwrap(), object, "from a value as from text");
+        let empty = r#"{"metadata":{"labels":null,"annotations":null,"ownerReferences":null,"finalizers":null,
+            "creationTimestamp":null}}"#;
+        assert_eq!(serde_json::from_str::<Object>(empty).unwrap(), Object::default());
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused() {
+        let error = |text: &str| serde_json::from_str::<Object>(text).unwrap_err().to_string();
+        assert!(error(r#"{"kind":"a","kind":"b"}"#).starts_with("duplicate field `kind`"));
+        assert!(error(r#"{"metadata":{"name":1}}"#).contains("expected a string"));
+        assert!(error("[]").contains("expected an object"));
+        assert!(error(r#"{"metadata":null}"#).contains("expected an object"));
+    }
+}
