@@ -1,6 +1,6 @@
 //! The machine.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -48,8 +48,20 @@ const STORAGE: [Gvr; 6] = [
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause before a pod is read again to learn what became of its binding.
 const READ_AGAIN: Duration = Duration::from_secs(1);
-/// Events in flight, beyond which they are dropped; and the same for conditions, which are written again.
+/// Conditions and Events under way at once, beyond which conditions are dropped: the next attempt writes them.
 const NOTES_IN_FLIGHT_MAX: usize = 256;
+/// The same for Events, which wait then: bindings must not wait for them.
+const EVENTS_IN_FLIGHT_MAX: usize = 32;
+/// Events that wait; further ones are dropped.
+const EVENTS_WAITING_MAX: usize = 1 << 17;
+
+/// An Event that was not sent yet.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    at: Time,
+    about: Arc<Object>,
+    note: EventNote,
+}
 
 /// What must be done before a pod is bound.
 #[derive(Clone, Debug)]
@@ -105,6 +117,7 @@ pub struct SchedulerMachine {
     pub(super) metrics: Metrics,
     /// Events and conditions, whose answers do not matter.
     pub(super) notes_open: BTreeSet<RequestId>,
+    pub(super) events_waiting: VecDeque<Told>,
     /// More pods can be decided on at once.
     pub(super) more: Option<Time>,
 }
@@ -158,6 +171,7 @@ impl SchedulerMachine {
             reserved: BTreeMap::new(),
             metrics: Metrics::default(),
             notes_open: BTreeSet::new(),
+            events_waiting: VecDeque::new(),
             more: None,
         }
     }
@@ -236,6 +250,7 @@ impl SchedulerMachine {
             self.scheduler.unreserve(&pod, &node);
         }
         self.notes_open.clear();
+        self.events_waiting.clear();
         self.more = None;
     }
 
@@ -271,7 +286,7 @@ impl SchedulerMachine {
                 self.on_delta(now, &gvr, &delta, out);
             }
         } else if let ClientEvent::Reply { id, result } = event
-            && !self.notes_open.remove(id)
+            && !self.note_ended(now, *id, out)
         {
             self.on_answer(now, *id, result, out);
         }
@@ -504,7 +519,7 @@ impl SchedulerMachine {
                 message.clone(),
                 out,
             );
-            self.note(requests::not_scheduled(now, object, "SchedulerError", &message, None), out);
+            self.note(now, requests::not_scheduled(now, object, "SchedulerError", &message, None), out);
             return;
         }
         if let Some(node) = &pod.nominated_node
@@ -597,7 +612,7 @@ impl SchedulerMachine {
         self.queue.unschedulable(now, &pod.key, plugins);
         self.metrics.incoming("unschedulable", "ScheduleAttemptFailure", 1);
         let Some(object) = self.object(&pod.key) else { return };
-        self.note(requests::not_scheduled(now, &object, "Unschedulable", &message, nominated), out);
+        self.note(now, requests::not_scheduled(now, &object, "Unschedulable", &message, nominated), out);
         self.tell(now, &object, EventType::Warning, "FailedScheduling", "Scheduling", message, out);
     }
 
@@ -682,7 +697,7 @@ impl SchedulerMachine {
                 let scheduler =
                     self.scheduler.profile(&pod.scheduler_name).unwrap_or(&self.config.scheduler_name);
                 let note = requests::disrupted(now, &object, scheduler);
-                self.note(note, out);
+                self.note(now, note, out);
                 let message = format!("Preempted by pod {} on node {}", pod.uid, preemption.name);
                 self.tell(now, &object, EventType::Normal, "Preempted", "Preempting", message, out);
             }
@@ -692,7 +707,7 @@ impl SchedulerMachine {
         for key in self.scheduler.outranked(pod, &preemption.name) {
             self.scheduler.clear_nomination(&key);
             if let Some(object) = self.object(&key) {
-                self.note(Some(requests::no_nomination(&object)), out);
+                self.note(now, Some(requests::no_nomination(&object)), out);
             }
         }
         self.scheduler.nominate(pod.clone(), &preemption.name);
@@ -784,7 +799,11 @@ impl SchedulerMachine {
                 self.try_again(now, &pod);
                 if let (Err(e), Some(object)) = (answer, self.object(&pod.key)) {
                     let message = format!("running Bind plugin \"DefaultBinder\": {e}");
-                    self.note(requests::not_scheduled(now, &object, "SchedulerError", &message, None), out);
+                    self.note(
+                        now,
+                        requests::not_scheduled(now, &object, "SchedulerError", &message, None),
+                        out,
+                    );
                     self.tell(
                         now,
                         &object,
@@ -824,6 +843,9 @@ impl SchedulerMachine {
     }
 
     fn on_timer(&mut self, now: Time, id: RequestId, out: &mut Vec<Effect>) {
+        if self.note_ended(now, id, out) {
+            return;
+        }
         if let Some(pod) = self.preparing.get(&id).map(|p| p.pod.clone()) {
             self.give_up_preparing(now, &pod);
             return;
@@ -844,11 +866,39 @@ impl SchedulerMachine {
         }
     }
 
-    pub(super) fn note(&mut self, request: Option<ApiRequest>, out: &mut Vec<Effect>) {
+    /// Writes a condition.
+    pub(super) fn note(&mut self, now: Time, request: Option<ApiRequest>, out: &mut Vec<Effect>) {
         if let Some(request) = request.filter(|_| self.notes_open.len() < NOTES_IN_FLIGHT_MAX) {
-            let id = self.ids.next_id();
-            self.notes_open.insert(id);
-            out.push(ClientEffect::Request { id, request }.into());
+            self.send_note(now, request, out);
+        }
+    }
+
+    fn send_note(&mut self, now: Time, request: ApiRequest, out: &mut Vec<Effect>) {
+        let id = self.ids.next_id();
+        self.notes_open.insert(id);
+        self.timers.set(id, now + ANSWER_TIMEOUT);
+        out.push(ClientEffect::Request { id, request }.into());
+    }
+
+    /// Whether the request was a condition or an Event; then it is over, and one that waits is sent.
+    fn note_ended(&mut self, now: Time, id: RequestId, out: &mut Vec<Effect>) -> bool {
+        if !self.notes_open.remove(&id) {
+            return false;
+        }
+        self.timers.cancel(&id);
+        self.send_events(now, out);
+        true
+    }
+
+    fn send_events(&mut self, now: Time, out: &mut Vec<Effect>) {
+        while self.notes_open.len() < EVENTS_IN_FLIGHT_MAX {
+            let Some(Told { at, about, note }) = self.events_waiting.pop_front() else { return };
+            let name = about.str_at("/spec/schedulerName");
+            let profile = self.scheduler.profile(name).or_else(|| self.scheduler.profiles().next());
+            let recorder = profile.and_then(|p| self.recorders.get_mut(p));
+            if let Some(request) = recorder.and_then(|r| r.record(at, &about, &note)) {
+                self.send_note(now, request, out);
+            }
         }
     }
 
@@ -856,21 +906,18 @@ impl SchedulerMachine {
     pub(super) fn tell(
         &mut self,
         now: Time,
-        about: &Object,
+        about: &Arc<Object>,
         kind: EventType,
         reason: &'static str,
         action: &'static str,
         note: String,
         out: &mut Vec<Effect>,
     ) {
-        if self.notes_open.len() < NOTES_IN_FLIGHT_MAX {
-            let name = about.str_at("/spec/schedulerName");
-            let profile = self.scheduler.profile(name).or_else(|| self.scheduler.profiles().next());
-            let recorder = profile.and_then(|p| self.recorders.get_mut(p));
-            let request =
-                recorder.and_then(|r| r.record(now, about, &EventNote { kind, reason, action, note }));
-            self.note(request, out);
+        if self.events_waiting.len() < EVENTS_WAITING_MAX {
+            let note = EventNote { kind, reason, action, note };
+            self.events_waiting.push_back(Told { at: now, about: Arc::clone(about), note });
         }
+        self.send_events(now, out);
     }
 
     fn work(&mut self, now: Time, out: &mut Vec<Effect>) {

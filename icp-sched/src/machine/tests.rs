@@ -51,6 +51,19 @@ fn pods_are_bound_and_told_of() {
 }
 
 #[test]
+fn every_pod_is_told_of_however_many_are_bound_at_once() {
+    let mut w = world(1, Faults { delay_ms: 40, ..Faults::default() });
+    for n in 0..4 {
+        w.node(&format!("w{n}"), "4");
+    }
+    for n in 0..400 {
+        w.pod(&format!("p{n}"), "10m");
+    }
+    w.run_for(SECOND * 10);
+    assert_eq!((w.bindings.len(), w.events().len()), (400, 400));
+}
+
+#[test]
 fn gates_taints_cordons_and_other_schedulers() {
     let mut w = world(1, Faults::default());
     w.node("w1", "4");
