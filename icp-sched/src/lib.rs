@@ -13,6 +13,7 @@
 //! | [`plugins`] | the default plugins of upstream |
 //! | [`queue`] | pods that wait |
 //! | [`machine`] | informers, queue, decisions, bindings, leader election |
+//! | [`oracle`] | the comparison with recorded answers of kube-scheduler |
 #![no_std]
 extern crate alloc;
 #[cfg(feature = "std")]
@@ -24,6 +25,7 @@ pub mod framework;
 pub mod gang;
 pub mod machine;
 pub mod model;
+pub mod oracle;
 pub mod plugins;
 pub mod queue;
 mod scheduler;
