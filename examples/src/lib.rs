@@ -5,7 +5,9 @@ pub mod cluster;
 pub mod daemon;
 #[cfg(target_os = "linux")]
 pub mod lab;
+pub mod oracle;
 pub mod pki;
 pub mod simulate;
 pub mod store_vs_etcd;
 pub mod tool;
+pub mod trace;
