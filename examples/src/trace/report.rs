@@ -84,7 +84,7 @@ impl Runs {
                 "decide/s",
                 "placed",
                 "never",
-                "waited mean/max",
+                note,
                 "CPU mean/pk",
                 "mem mean/pk",
                 "GPU mean/pk",

@@ -13,6 +13,8 @@ use crate::base::Time;
 
 mod decode;
 
+pub use decode::LeanObject;
+
 /// An object of any kind: typed metadata, everything else as it came.
 ///
 /// A component decodes once, at its informer, and reads the parts it needs with [`Object::view`].

@@ -29,7 +29,8 @@ pub use store::{IndexFn, ObjectKey, Store, index};
 /// Events of one watch. The stream ends when the server closes it, or after an `Err`.
 pub type EventStream = Pin<Box<dyn Stream<Item = Result<WatchEvent, ApiError>> + Send>>;
 
-/// An API server: in the same process, behind HTTP, or simulated.
+/// An API server: in the same process, behind HTTP, or simulated. Objects of lists and watches may come without
+/// `metadata.managedFields`.
 #[async_trait]
 pub trait Client: Send + Sync {
     /// Does everything but watch.

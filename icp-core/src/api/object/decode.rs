@@ -2,8 +2,9 @@
 
 use alloc::string::String;
 use core::fmt;
+use core::marker::PhantomData;
 
-use serde::de::{Error, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
@@ -18,7 +19,7 @@ enum Name {
 /// Reads the name of a field without keeping the known ones.
 struct Names(&'static [&'static str]);
 
-impl<'de> serde::de::DeserializeSeed<'de> for Names {
+impl<'de> DeserializeSeed<'de> for Names {
     type Value = Name;
 
     fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Name, D::Error> {
@@ -53,13 +54,41 @@ impl Seen {
     }
 }
 
-struct Fields<T>(core::marker::PhantomData<T>);
+/// Reads a struct; lean, without the fields that say who manages what.
+struct Fields<T> {
+    lean: bool,
+    of: PhantomData<T>,
+}
+
+impl<T> Fields<T> {
+    const fn new(lean: bool) -> Self {
+        Self { lean, of: PhantomData }
+    }
+}
+
+/// An object without `metadata.managedFields`, which can be most of it.
+///
+/// ```
+/// use icp_core::api::LeanObject;
+/// let text = r#"{"kind":"Pod","metadata":{"name":"web","managedFields":[{"manager":"m"}],"future":1}}"#;
+/// let LeanObject(pod) = serde_json::from_str(text).unwrap();
+/// assert_eq!(serde_json::to_string(&pod).unwrap(), r#"{"kind":"Pod","metadata":{"name":"web","future":1}}"#);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LeanObject(pub Object);
 
 /// A struct that is read field by field.
 trait Struct: Default {
     const KNOWN: &'static [&'static str];
+    /// What is left out where it is read lean.
+    const LEFT_OUT: Option<&'static str> = None;
 
-    fn known<'de, A: MapAccess<'de>>(&mut self, name: &'static str, map: &mut A) -> Result<(), A::Error>;
+    fn known<'de, A: MapAccess<'de>>(
+        &mut self,
+        name: &'static str,
+        map: &mut A,
+        lean: bool,
+    ) -> Result<(), A::Error>;
 
     fn rest(&mut self) -> &mut Map<String, Value>;
 }
@@ -77,7 +106,10 @@ impl<'de, T: Struct> Visitor<'de> for Fields<T> {
             match name {
                 Name::Known(name) => {
                     seen.once(name)?;
-                    out.known(name, &mut map)?;
+                    out.known(name, &mut map, self.lean)?;
+                }
+                Name::Other(name) if self.lean && T::LEFT_OUT == Some(name.as_str()) => {
+                    map.next_value::<IgnoredAny>()?;
                 }
                 Name::Other(name) => {
                     let value = map.next_value()?;
@@ -97,11 +129,16 @@ fn nullable<'de, A: MapAccess<'de>, T: Default + Deserialize<'de>>(map: &mut A) 
 impl Struct for Object {
     const KNOWN: &'static [&'static str] = &["apiVersion", "kind", "metadata"];
 
-    fn known<'de, A: MapAccess<'de>>(&mut self, name: &'static str, map: &mut A) -> Result<(), A::Error> {
+    fn known<'de, A: MapAccess<'de>>(
+        &mut self,
+        name: &'static str,
+        map: &mut A,
+        lean: bool,
+    ) -> Result<(), A::Error> {
         match name {
             "apiVersion" => self.api_version = map.next_value()?,
             "kind" => self.kind = map.next_value()?,
-            _ => self.metadata = map.next_value()?,
+            _ => self.metadata = map.next_value_seed(Fields::new(lean))?,
         }
         Ok(())
     }
@@ -127,8 +164,14 @@ impl Struct for ObjectMeta {
         "ownerReferences",
         "finalizers",
     ];
+    const LEFT_OUT: Option<&'static str> = Some("managedFields");
 
-    fn known<'de, A: MapAccess<'de>>(&mut self, name: &'static str, map: &mut A) -> Result<(), A::Error> {
+    fn known<'de, A: MapAccess<'de>>(
+        &mut self,
+        name: &'static str,
+        map: &mut A,
+        _lean: bool,
+    ) -> Result<(), A::Error> {
         match name {
             "name" => self.name = map.next_value()?,
             "generateName" => self.generate_name = map.next_value()?,
@@ -152,15 +195,29 @@ impl Struct for ObjectMeta {
     }
 }
 
+impl<'de, T: Struct> DeserializeSeed<'de> for Fields<T> {
+    type Value = T;
+
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<T, D::Error> {
+        d.deserialize_map(self)
+    }
+}
+
 impl<'de> Deserialize<'de> for Object {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        d.deserialize_map(Fields(core::marker::PhantomData))
+        Fields::new(false).deserialize(d)
+    }
+}
+
+impl<'de> Deserialize<'de> for LeanObject {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Fields::new(true).deserialize(d).map(Self)
     }
 }
 
 impl<'de> Deserialize<'de> for ObjectMeta {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        d.deserialize_map(Fields(core::marker::PhantomData))
+        Fields::new(false).deserialize(d)
     }
 }
 
@@ -188,6 +245,17 @@ mod tests {
         let empty = r#"{"metadata":{"labels":null,"annotations":null,"ownerReferences":null,"finalizers":null,
             "creationTimestamp":null}}"#;
         assert_eq!(serde_json::from_str::<Object>(empty).unwrap(), Object::default());
+    }
+
+    #[test]
+    fn a_lean_object_lacks_its_managers_alone() {
+        let text =
+            r#"{"managedFields":1,"metadata":{"name":"n","managedFields":[{"fieldsV1":{"f:a":{}}}],"x":2}}"#;
+        let LeanObject(lean) = serde_json::from_str(text).unwrap();
+        let mut whole: Object = serde_json::from_str(text).unwrap();
+        assert_ne!(lean, whole);
+        whole.metadata.rest.remove("managedFields");
+        assert_eq!(lean, whole);
     }
 
     #[test]

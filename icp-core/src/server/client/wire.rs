@@ -1,5 +1,8 @@
 //! Requests as HTTP messages, and answers read back.
 //!
+//! Objects of lists and watches are read without `metadata.managedFields`: those who follow a resource do not look at them,
+//! and an update without them leaves them as they are.
+//!
 //! ```
 //! use icp_core::api::resources;
 //! use icp_core::client::{ApiRequest, ListOptions, Operation};
@@ -24,7 +27,7 @@ use http::{Method, Request};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::api::{Object, Status};
+use crate::api::{LeanObject, Object, Status};
 use crate::client::{
     ApiError, ApiRequest, DeleteOptions, EventStream, ListOptions, Operation, Propagation, Reply, WatchEvent,
     WatchKind,
@@ -222,7 +225,7 @@ struct ListBody {
     api_version: String,
     kind: String,
     metadata: ListMeta,
-    items: Option<Vec<Object>>,
+    items: Option<Vec<LeanObject>>,
 }
 
 fn nonsense(e: &serde_json::Error) -> ApiError {
@@ -242,7 +245,7 @@ pub fn decode(request: &ApiRequest, code: u16, body: &[u8]) -> Result<Reply, Api
         let list: ListBody = serde_json::from_slice(body).map_err(|e| nonsense(&e))?;
         // Items of built-in kinds come without apiVersion and kind.
         let kind = list.kind.strip_suffix("List").unwrap_or(&list.kind);
-        let items = list.items.unwrap_or_default().into_iter().map(|mut item| {
+        let items = list.items.unwrap_or_default().into_iter().map(|LeanObject(mut item)| {
             if item.kind.is_empty() {
                 item.kind = kind.to_string();
                 item.api_version.clone_from(&list.api_version);
@@ -287,7 +290,7 @@ pub fn decode_event(line: &[u8]) -> Result<Option<WatchEvent>, ApiError> {
         }
         _ => return Ok(None),
     };
-    let object: Object = serde_json::from_str(line.object.get()).map_err(|e| nonsense(&e))?;
+    let LeanObject(object) = serde_json::from_str(line.object.get()).map_err(|e| nonsense(&e))?;
     Ok(Some(WatchEvent { kind, object: Arc::new(object) }))
 }
 
