@@ -115,11 +115,12 @@ fn new_classes() {
             };
             let first = decide();
             let mut others: Vec<f64> = (0..200).map(|_| decide()).collect();
-            let last = others[199];
+            let last = others.last().copied().unwrap_or_default();
             others.sort_by(f64::total_cmp);
+            let slowest = others.last().copied().unwrap_or_default();
             let name =
                 format!("{nodes} nodes, {}", if spread { "spread over zones" } else { "by load alone" });
-            println!("{name:<66} {first:>14.1} {:>14.1} {last:>14.1}", others[199]);
+            println!("{name:<66} {first:>14.1} {:>14.1} {last:>14.1}", slowest);
         }
     }
 }

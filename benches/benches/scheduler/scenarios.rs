@@ -242,7 +242,8 @@ impl Plugin for Racks {
 
     fn filter<'a>(&'a self, _: Cycle<'a>) -> FilterPlan<'a> {
         FilterPlan::Each(Box::new(|id| {
-            (id.row() % 10 == 0).then(|| Rejected::unschedulable("node(s) were at the end of the rack"))
+            (id.row().is_multiple_of(10))
+                .then(|| Rejected::unschedulable("node(s) were at the end of the rack"))
         }))
     }
 
@@ -467,9 +468,9 @@ impl Run {
         let at = self.rng.below(s.nodes as u64) as usize;
         match s.churn {
             Churn::Nothing => {}
-            Churn::Mixed if n % 100 == 0 => {
+            Churn::Mixed if n.is_multiple_of(100) => {
                 let cluster = self.scheduler.cluster_mut();
-                if n % 200 == 0 {
+                if n.is_multiple_of(200) {
                     cluster.set_node(Node::new("churn", 4000, 32 << 30, 110));
                     cluster.set_service(
                         "sched-0",
@@ -495,14 +496,14 @@ impl Run {
             Churn::Flaps => {
                 let cluster = self.scheduler.cluster_mut();
                 let mut flapping = node(s, at);
-                if n % 2 == 0 {
+                if n.is_multiple_of(2) {
                     let taint = Taint { key: "flap".into(), value: String::new(), effect: Effect::NoExecute };
                     flapping.taints.push(taint);
                 }
                 if cluster.node_id(&flapping.name).is_some() {
                     cluster.set_node(flapping);
                 }
-                if n % 10 == 0 {
+                if n.is_multiple_of(10) {
                     if let Some(back) = self.gone.take() {
                         cluster.set_node(back);
                     }
@@ -521,7 +522,7 @@ fn node(s: &Scenario, n: usize) -> Node {
     if let Some(zone) = s.zones.get(n % s.zones.len().max(1)) {
         node = node.with_label(ZONE, zone);
     }
-    if s.tainted && n % 5 == 0 {
+    if s.tainted && n.is_multiple_of(5) {
         node.taints.push(Taint { key: "foo".into(), value: String::new(), effect: Effect::NoSchedule });
     }
     if same(s.measured.1, gpu) {
