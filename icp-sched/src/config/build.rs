@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::args::{self, Args};
 use super::plugins::BUILT_IN;
 use super::read::{Faults, Fields};
-use super::{ConfigErrors, ProfileConfiguration, SchedulerConfiguration};
+use super::{ConfigError, ConfigErrors, ProfileConfiguration, SchedulerConfiguration};
 use crate::framework::{Plugin, Point, Points};
 use crate::machine::SchedulerConfig;
 use crate::plugins::{self, ResourcesFit, ScoringStrategy};
@@ -56,7 +56,7 @@ impl SchedulerConfiguration {
     /// A scheduler with these profiles.
     ///
     /// # Errors
-    /// If the arguments of a plugin of one's own are wrong.
+    /// If the arguments of a plugin of one's own are wrong, or if there is an extender: none is asked yet.
     pub fn scheduler(&self, registry: &Registry) -> Result<SchedulerBuilder, ConfigErrors> {
         let faults = Faults::default();
         let mut profiles =
@@ -64,6 +64,10 @@ impl SchedulerConfiguration {
         let mut builder = profiles.next().unwrap_or_else(Scheduler::builder);
         for profile in profiles {
             builder = builder.profile(profile);
+        }
+        for at in 0..self.extenders.len() {
+            let field = alloc::format!("extenders[{at}]");
+            faults.add(ConfigError::NotYet { field, what: "asking an HTTP extender" });
         }
         let faults = faults.into_list();
         if faults.is_empty() { Ok(builder) } else { Err(ConfigErrors(faults)) }

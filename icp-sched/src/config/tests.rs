@@ -312,7 +312,9 @@ mod files {
                     assert_eq!(at(&a.plugins, point), at(&b.plugins, point), "{name}: {point:?}");
                 }
             }
-            config.scheduler(&Registry::default()).unwrap();
+            let error = config.scheduler(&Registry::default()).err().map(|e| e.to_string());
+            let want = "extenders[0]: asking an HTTP extender is not supported yet";
+            assert_eq!(error.as_deref(), (name == "extender").then_some(want), "{name}");
         }
         let of = |name: &str| {
             let text = FILES.iter().find(|(n, _)| *n == name).unwrap().1;
