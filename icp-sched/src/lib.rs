@@ -16,7 +16,7 @@
 //! | [`oracle`] | the comparison with recorded answers of kube-scheduler |
 #![no_std]
 extern crate alloc;
-#[cfg(feature = "std")]
+#[cfg(any(feature = "std", test))]
 extern crate std;
 
 pub mod cache;
