@@ -2,7 +2,13 @@
 //! its limit: what the machine does for the same work without a store around it.
 //!
 //! The example `store-vs-etcd` measures a real etcd on the same disk at the same time.
-#![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods, reason = "a bench")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a bench"
+)]
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
