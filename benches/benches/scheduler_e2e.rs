@@ -7,7 +7,13 @@
 //! kube-scheduler end to end (`test/integration/scheduler_perf/*/performance-config.yaml`, average pods/s, API server and
 //! etcd in one process), and for 100,000 nodes beside 258 pods/s of kube-scheduler 1.32 (bchess/k8s-1m). Every node is
 //! scored here; upstream scores a tenth of 5,000. `wall` is of a machine that others may use; `cpu` is of this process.
-#![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods, reason = "a bench")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a bench"
+)]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
