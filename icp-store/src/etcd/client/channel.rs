@@ -216,6 +216,8 @@ impl Channel {
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_concurrent_reset_streams(RESET_STREAMS_MAX)
+            // Answers that come long after their call was dropped: the server is slow, not hostile.
+            .max_local_error_reset_streams(None)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|e| e.to_string())?;

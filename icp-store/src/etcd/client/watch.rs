@@ -1,4 +1,9 @@
 //! Watches that outlive their connection.
+//!
+//! HTTP/2 frames that stay unread, or that arrive for a stream that was reset, count against the whole connection: h2 ends it
+//! (`too_many_data_frames`) when there are too many small ones. So a task reads each stream whether or not its events are
+//! taken, and ends it by etcd's cancel request and reading up to the answer. A watch whose taker lags far behind is ended
+//! so too, and begins again where its queue ended.
 #![expect(clippy::disallowed_methods, reason = "a shell: it waits before it connects again")]
 
 use alloc::boxed::Box;
@@ -8,7 +13,7 @@ use alloc::vec::Vec;
 
 use icp_core::base::{Backoff, Duration};
 use icp_core::storage::{StorageError, WatchRequest, WatchResponse, WatchStream};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::channel::{Channel, Requests, ended};
 use crate::etcd::convert::{self, Asked};
@@ -16,12 +21,22 @@ use crate::etcd::grpc::{GrpcBody, Messages, Status, UNAVAILABLE, frame};
 use crate::etcd::proto as pb;
 use crate::etcd::proto::watch_request::RequestUnion;
 
+/// Most responses of one watch that wait to be taken; one with more is ended, to begin again.
+const QUEUED_MAX: usize = 4096;
+/// Most bytes of them; then the stream is left unread, which is safe: responses are large if these come before
+/// [`QUEUED_MAX`], and only small ones count against the connection.
+const QUEUED_BYTES_MAX: u32 = 1 << 20;
+
+/// A response, and its part of [`QUEUED_BYTES_MAX`].
+type Queued = (pb::WatchResponse, OwnedSemaphorePermit);
+
 struct Watch {
     channel: Arc<Channel>,
     request: WatchRequest,
     /// The first revision that was not delivered yet.
     next: i64,
-    stream: Option<(Messages, Requests)>,
+    /// The responses of the stream that is open; its task ends the stream when this is dropped.
+    stream: Option<mpsc::Receiver<Queued>>,
     /// Events of a response that the server sent in parts.
     partial: Vec<pb::Event>,
     backoff: Backoff,
@@ -92,7 +107,11 @@ impl Watch {
         if self.request.progress_notify {
             self.channel.register(requests.clone());
         }
-        self.stream = Some((messages, requests));
+        let (queue, queued) = mpsc::channel(QUEUED_MAX);
+        let answer_timeout = self.channel.options().request_timeout;
+        let reader = Reader { messages, requests, watch_id: created.watch_id, answer_timeout };
+        tokio::spawn(reader.run(queue));
+        self.stream = Some(queued);
         Ok(())
     }
 
@@ -107,8 +126,8 @@ impl Watch {
                     Err(e) => return Err(e),
                 }
             }
-            let Some((messages, _)) = &mut self.stream else { continue };
-            let Ok(Some(response)) = messages.next::<pb::WatchResponse>().await else {
+            let Some(queued) = &mut self.stream else { continue };
+            let Some((response, _)) = queued.recv().await else {
                 self.stream = None;
                 continue;
             };
@@ -139,6 +158,71 @@ impl Watch {
         }
         self.next = self.next.max(delivered + 1);
         Some(WatchResponse { revision: delivered, events })
+    }
+}
+
+/// The open stream of one watch.
+struct Reader {
+    messages: Messages,
+    requests: Requests,
+    watch_id: i64,
+    /// How long the answer to the cancel request may take.
+    answer_timeout: Duration,
+}
+
+impl Reader {
+    /// Reads until the stream ends, nobody takes the responses, or they are taken too slowly.
+    async fn run(mut self, queue: mpsc::Sender<Queued>) {
+        if self.forward(&queue).await {
+            return;
+        }
+        // What is queued is still taken; then the watch begins again.
+        drop(queue);
+        // Without an answer the stream is reset.
+        let _ = tokio::time::timeout(self.answer_timeout, self.cancel()).await;
+    }
+
+    /// Whether the stream has ended.
+    async fn forward(&mut self, queue: &mpsc::Sender<Queued>) -> bool {
+        let room = Arc::new(Semaphore::new(QUEUED_BYTES_MAX as usize));
+        loop {
+            let before = self.messages.taken_bytes();
+            let next = tokio::select! {
+                biased;
+                () = queue.closed() => return false,
+                next = self.messages.next::<pb::WatchResponse>() => next,
+            };
+            let Ok(Some(response)) = next else { return true };
+            let bytes = self.messages.taken_bytes() - before;
+            let bytes = u32::try_from(bytes).map_or(QUEUED_BYTES_MAX, |b| b.min(QUEUED_BYTES_MAX));
+            let permit = tokio::select! {
+                biased;
+                () = queue.closed() => return false,
+                permit = room.clone().acquire_many_owned(bytes) => permit,
+            };
+            let canceled = response.canceled;
+            let Ok(permit) = permit else { return false };
+            if queue.try_send((response, permit)).is_err() {
+                return canceled;
+            }
+            if canceled {
+                return true;
+            }
+        }
+    }
+
+    /// Ends the watch, and reads what was sent before the server knew.
+    async fn cancel(&mut self) {
+        let cancel = pb::WatchCancelRequest { watch_id: self.watch_id };
+        let request = pb::WatchRequest { request_union: Some(RequestUnion::Cancel(cancel)) };
+        if self.requests.send(Ok(frame(&request))).await.is_err() {
+            return;
+        }
+        while let Ok(Some(response)) = self.messages.next::<pb::WatchResponse>().await {
+            if response.canceled {
+                return;
+            }
+        }
     }
 }
 
