@@ -8,6 +8,7 @@
 //! | [`model`] | pods and nodes, as far as placement goes; read from API objects or filled in by hand |
 //! | [`cache`] | the cluster as columns: what nodes have and what is taken, pods by class |
 //! | [`config`] | KubeSchedulerConfiguration files |
+//! | [`extender`] | HTTP extenders: what they are asked, and what they answer |
 //! | [`framework`] | what a plugin is, and the explanation of a decision |
 //! | [`gang`] | pods that run together or not at all |
 //! | [`plugins`] | the default plugins of upstream |
@@ -21,6 +22,7 @@ extern crate std;
 
 pub mod cache;
 pub mod config;
+pub mod extender;
 pub mod framework;
 pub mod gang;
 pub mod machine;

@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use icp_core::base::{Duration, Rng};
 use icp_core::client::Client;
+use icp_core::shell::host::Mailbox;
 use icp_sched::TieBreak;
 use icp_sched::config::{Registry, SchedulerConfiguration};
+use icp_sched::extender::{ExtenderAnswer, ExtenderCall};
 use icp_sched::machine::{Effect, Event, SchedulerConfig, SchedulerMachine};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::{Access, DaemonError, Stop};
 
@@ -85,6 +87,13 @@ impl Config {
     }
 }
 
+/// Makes a call of an extender, and tells the machine what came back.
+pub async fn ask(call: ExtenderCall, mailbox: Mailbox<Event>) {
+    let answer = icp_core::shell::post::json(&call.url, call.body, call.timeout).await;
+    let answer = answer.map(|(code, body)| ExtenderAnswer { code, body });
+    mailbox.send(Event::Extender { id: call.id, answer }).await;
+}
+
 /// Schedules against any client until `stop`.
 ///
 /// # Errors
@@ -98,9 +107,12 @@ pub async fn drive(
     let machine = config.machine(seed)?;
     let identity = config.identity.clone();
     let (counted, _) = watch::channel(String::new());
+    // The machine has no more calls open than it has extenders and bindings under way.
+    let (calls, mut called) = mpsc::unbounded_channel();
     let log = {
         let counted = counted.clone();
         move |effect| match effect {
+            Effect::AskExtender(call) => drop(calls.send(call)),
             Effect::Metrics(text) => drop(counted.send_replace(text)),
             other => eprintln!("scheduler {identity}: {other:?}"),
         }
@@ -111,7 +123,14 @@ pub async fn drive(
     };
     let ends = (Event::Start, Event::Stop);
     super::drive_beside(machine, client, stop, ends, log, move |mailbox| async move {
-        let Some(listener) = listener else { return };
+        let extenders = async {
+            while let Some(call) = called.recv().await {
+                let mailbox = mailbox.clone();
+                tokio::spawn(ask(call, mailbox));
+            }
+        };
+        let Some(listener) = listener else { return extenders.await };
+        let mailbox = mailbox.clone();
         let scrape = move || {
             let (mailbox, mut answer) = (mailbox.clone(), counted.subscribe());
             async move {
@@ -120,7 +139,7 @@ pub async fn drive(
                 Some(answer.borrow().clone())
             }
         };
-        super::serving::serve(listener, scrape).await;
+        tokio::join!(super::serving::serve(listener, scrape), extenders);
     })
     .await;
     Ok(())

@@ -53,10 +53,11 @@ impl Registry {
 }
 
 impl SchedulerConfiguration {
-    /// A scheduler with these profiles.
+    /// A scheduler with these profiles. It asks no extenders; the machine that is made with [`Self::machine`] does.
     ///
     /// # Errors
-    /// If the arguments of a plugin of one's own are wrong, or if there is an extender: none is asked yet.
+    /// If the arguments of a plugin of one's own are wrong, or if an extender would have to be asked about victims or over
+    /// HTTPS.
     pub fn scheduler(&self, registry: &Registry) -> Result<SchedulerBuilder, ConfigErrors> {
         let faults = Faults::default();
         let mut profiles =
@@ -65,9 +66,11 @@ impl SchedulerConfiguration {
         for profile in profiles {
             builder = builder.profile(profile);
         }
-        for at in 0..self.extenders.len() {
-            let field = alloc::format!("extenders[{at}]");
-            faults.add(ConfigError::NotYet { field, what: "asking an HTTP extender" });
+        for (at, extender) in self.extenders.iter().enumerate() {
+            if let Some((field, what)) = extender.not_yet() {
+                let field = alloc::format!("extenders[{at}].{field}");
+                faults.add(ConfigError::NotYet { field, what });
+            }
         }
         let faults = faults.into_list();
         if faults.is_empty() { Ok(builder) } else { Err(ConfigErrors(faults)) }
@@ -90,6 +93,7 @@ impl SchedulerConfiguration {
             }),
             backoff_initial: self.backoff_initial,
             backoff_max: self.backoff_max,
+            extenders: self.extenders.clone(),
             volumes_timeout: self.profiles.iter().map(|p| p.volumes_timeout).max().unwrap_or_default(),
             ..SchedulerConfig::default()
         }

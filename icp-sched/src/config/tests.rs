@@ -313,7 +313,7 @@ mod files {
                 }
             }
             let error = config.scheduler(&Registry::default()).err().map(|e| e.to_string());
-            let want = "extenders[0]: asking an HTTP extender is not supported yet";
+            let want = "extenders[0].preemptVerb: asking an extender about victims is not supported yet";
             assert_eq!(error.as_deref(), (name == "extender").then_some(want), "{name}");
         }
         let of = |name: &str| {

@@ -1,9 +1,12 @@
 //! What the machine needs to know.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use icp_core::base::Duration;
 use icp_core::client::LeaderElectorConfig;
+
+use crate::config::ExtenderConfiguration;
 
 /// What the machine needs to know; the defaults are those of kube-scheduler.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub struct SchedulerConfig {
     pub backoff_max: Duration,
     /// A pod whose volumes are not bound by then tries again (`bindTimeoutSeconds`).
     pub volumes_timeout: Duration,
+    /// The extenders, in the order in which they are asked. They are asked over plain HTTP, and never about victims.
+    pub extenders: Vec<ExtenderConfiguration>,
 }
 
 impl Default for SchedulerConfig {
@@ -37,6 +42,7 @@ impl Default for SchedulerConfig {
             backoff_initial: Duration::from_secs(1),
             backoff_max: Duration::from_secs(10),
             volumes_timeout: Duration::from_secs(600),
+            extenders: Vec::new(),
         }
     }
 }

@@ -17,6 +17,7 @@ use icp_core::client::{
 use serde::Deserialize as _;
 use serde_json::Value;
 
+use super::asking::Asking;
 use super::metrics::Metrics;
 use super::requests::{self, Outcome};
 use super::{Effect, Event, SchedulerConfig};
@@ -77,6 +78,8 @@ pub(super) struct Preparing {
 pub(super) enum Flight {
     /// A binding was sent.
     Bind { pod: Pod, node: String },
+    /// An extender was told to bind.
+    Delegate { pod: Pod, node: String, extender: usize },
     /// What became of a binding is being read.
     Read { pod: Pod, node: String },
     /// It is read at the end of a pause.
@@ -114,6 +117,8 @@ pub struct SchedulerMachine {
     pub(super) waiters: BTreeMap<ObjectKey, Waiter>,
     /// Pods for whose nodes plugins keep reservations.
     pub(super) reserved: BTreeMap<ObjectKey, (Pod, String)>,
+    /// The decision that waits for extenders.
+    pub(super) asking: Option<Asking>,
     pub(super) metrics: Metrics,
     /// Events and conditions, whose answers do not matter.
     pub(super) notes_open: BTreeSet<RequestId>,
@@ -169,6 +174,7 @@ impl SchedulerMachine {
             preparing: BTreeMap::new(),
             waiters: BTreeMap::new(),
             reserved: BTreeMap::new(),
+            asking: None,
             metrics: Metrics::default(),
             notes_open: BTreeSet::new(),
             events_waiting: VecDeque::new(),
@@ -202,10 +208,10 @@ impl SchedulerMachine {
             && self.informers.values().all(known)
     }
 
-    /// Whether no binding is under way and no pod is ready.
+    /// Whether no decision or binding is under way and no pod is ready.
     #[must_use]
     pub fn idle(&self, now: Time) -> bool {
-        self.flights.is_empty() && !self.queue.is_ready(now)
+        self.flights.is_empty() && self.asking.is_none() && !self.queue.is_ready(now)
     }
 
     /// The leadership, if this machine may act at `now`; always without leader election.
@@ -243,6 +249,7 @@ impl SchedulerMachine {
         self.scheduler.reset();
         self.queue = Queue::new(self.config.backoff_initial, self.config.backoff_max);
         self.flights.clear();
+        self.asking = None;
         self.timers = TimingWheel::new();
         self.preparing.clear();
         self.waiters.clear();
@@ -540,7 +547,7 @@ impl SchedulerMachine {
     /// Decides on pods that are ready, as long as there is room for bindings.
     fn pump(&mut self, now: Time, out: &mut Vec<Effect>) {
         self.more = None;
-        if self.leading(now).is_none() || !self.synced() {
+        if self.asking.is_some() || self.leading(now).is_none() || !self.synced() {
             return;
         }
         for _ in 0..self.config.decisions_max {
@@ -549,6 +556,9 @@ impl SchedulerMachine {
             }
             let Some(pod) = self.queue.pop(now) else { return };
             self.place(now, pod, out);
+            if self.asking.is_some() {
+                return;
+            }
         }
         if self.flights.len() < self.config.bindings_max && self.queue.is_ready(now) {
             self.more = Some(now);
@@ -556,6 +566,9 @@ impl SchedulerMachine {
     }
 
     fn place(&mut self, now: Time, pod: Pod, out: &mut Vec<Effect>) {
+        if self.ask_extenders(now, &pod, out) {
+            return;
+        }
         match self.scheduler.schedule(&pod) {
             Ok(placement) => {
                 self.scheduler.assume(pod.clone(), placement.node);
@@ -617,6 +630,13 @@ impl SchedulerMachine {
     }
 
     pub(super) fn bind(&mut self, now: Time, pod: Pod, node: String, out: &mut Vec<Effect>) {
+        if !self.delegate(now, &pod, &node, out) {
+            self.bind_here(now, pod, node, out);
+        }
+    }
+
+    /// Binds whatever extenders there are.
+    pub(super) fn bind_here(&mut self, now: Time, pod: Pod, node: String, out: &mut Vec<Effect>) {
         let request = requests::binding(&pod, &node);
         self.send(now, request, Flight::Bind { pod, node }, out);
     }
@@ -717,7 +737,13 @@ impl SchedulerMachine {
         self.informers.get(&resources::PODS)?.store().get_key(key).cloned()
     }
 
-    fn send(&mut self, now: Time, request: ApiRequest, flight: Flight, out: &mut Vec<Effect>) -> RequestId {
+    pub(super) fn send(
+        &mut self,
+        now: Time,
+        request: ApiRequest,
+        flight: Flight,
+        out: &mut Vec<Effect>,
+    ) -> RequestId {
         let id = self.ids.next_id();
         out.push(ClientEffect::Request { id, request }.into());
         self.timers.set(id, now + ANSWER_TIMEOUT);
@@ -772,7 +798,7 @@ impl SchedulerMachine {
                     self.queue.retry(now, &preemptor);
                 }
             }
-            later @ Flight::ReadLater { .. } => {
+            later @ (Flight::ReadLater { .. } | Flight::Delegate { .. }) => {
                 self.flights.insert(id, later);
             }
         }
@@ -796,24 +822,8 @@ impl SchedulerMachine {
             }
             Outcome::Refused => {
                 self.take_back(now, &pod);
-                self.try_again(now, &pod);
-                if let (Err(e), Some(object)) = (answer, self.object(&pod.key)) {
-                    let message = format!("running Bind plugin \"DefaultBinder\": {e}");
-                    self.note(
-                        now,
-                        requests::not_scheduled(now, &object, "SchedulerError", &message, None),
-                        out,
-                    );
-                    self.tell(
-                        now,
-                        &object,
-                        EventType::Warning,
-                        "FailedScheduling",
-                        "Scheduling",
-                        message,
-                        out,
-                    );
-                }
+                let why = answer.as_ref().err().map(ToString::to_string).unwrap_or_default();
+                self.erred(now, &pod, format!("running Bind plugin \"DefaultBinder\": {why}"), out);
             }
             Outcome::Unknown => {
                 let request = requests::read(&pod.key);
@@ -822,7 +832,7 @@ impl SchedulerMachine {
         }
     }
 
-    fn bound(&mut self, now: Time, pod: &Pod, node: &str, out: &mut Vec<Effect>) {
+    pub(super) fn bound(&mut self, now: Time, pod: &Pod, node: &str, out: &mut Vec<Effect>) {
         self.placed(now, pod);
         if self.queue.get(&pod.key).is_some_and(|p| p.uid == pod.uid) {
             self.queue.remove(&pod.key);
@@ -851,6 +861,9 @@ impl SchedulerMachine {
             return;
         }
         if self.permit_timed_out(now, id, out) {
+            return;
+        }
+        if self.extender_answered(now, id, Err("no answer in time".into()), out) {
             return;
         }
         match self.flights.remove(&id) {
@@ -954,6 +967,10 @@ impl Machine for SchedulerMachine {
             }
             Event::Allow { pod, plugin } => self.allow(now, &pod, &plugin, out),
             Event::Reject { pod, plugin, reason } => self.refuse(now, &pod, &plugin, reason, out),
+            Event::Extender { id, answer } => {
+                self.follow_leadership(now, out);
+                self.extender_answered(now, id, answer, out);
+            }
             Event::Client(event) => {
                 self.follow_leadership(now, out);
                 self.on_client(now, &event, out);
@@ -979,8 +996,11 @@ impl Machine for SchedulerMachine {
     fn deadline(&self) -> Option<Time> {
         let elector = self.elector.as_ref().and_then(LeaderElector::deadline);
         let informers = self.informers.values().filter_map(Informer::deadline).min();
-        // A pod that is due waits for room or for what is listed, not for the clock.
-        let may = self.term.is_some() && self.flights.len() < self.config.bindings_max && self.synced();
+        // A pod that is due waits for room, for extenders or for what is listed, not for the clock.
+        let may = self.term.is_some()
+            && self.asking.is_none()
+            && self.flights.len() < self.config.bindings_max
+            && self.synced();
         let queue = self.queue.deadline().filter(|_| may);
         [elector, informers, self.timers.deadline(), queue, self.more].into_iter().flatten().min()
     }

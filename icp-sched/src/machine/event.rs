@@ -2,7 +2,9 @@
 
 use alloc::string::String;
 
-use icp_core::client::{ClientEffect, ClientEvent, ObjectKey, Term};
+use icp_core::client::{ClientEffect, ClientEvent, ObjectKey, RequestId, Term};
+
+use crate::extender::{ExtenderAnswer, ExtenderCall};
 
 /// What happens to the machine.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +16,13 @@ pub enum Event {
     Stop,
     /// The API server answered.
     Client(ClientEvent),
+    /// An extender answered a call, or could not be asked.
+    Extender {
+        /// The call ([`ExtenderCall::id`]).
+        id: RequestId,
+        /// The answer, or why there is none.
+        answer: Result<ExtenderAnswer, String>,
+    },
     /// Somebody wants to know what was counted: answered with [`Effect::Metrics`].
     Scrape,
     /// A plugin lets a pod go that waits for its leave ([`Permit::Wait`](crate::framework::Permit::Wait)).
@@ -47,6 +56,8 @@ impl From<ClientEvent> for Event {
 pub enum Effect {
     /// A request to the API server.
     Client(ClientEffect),
+    /// A call of an extender: answered with [`Event::Extender`].
+    AskExtender(ExtenderCall),
     /// Leadership was gained, or lost if there is no term; for logs.
     Led(Option<Term>),
     /// What was counted, in Prometheus' text format.
@@ -66,7 +77,7 @@ impl TryFrom<Effect> for ClientEffect {
     fn try_from(effect: Effect) -> Result<Self, Effect> {
         match effect {
             Effect::Client(effect) => Ok(effect),
-            other @ (Effect::Led(_) | Effect::Metrics(_)) => Err(other),
+            other @ (Effect::AskExtender(_) | Effect::Led(_) | Effect::Metrics(_)) => Err(other),
         }
     }
 }

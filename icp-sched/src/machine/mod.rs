@@ -9,6 +9,7 @@
 //! assert!(out.iter().all(|effect| matches!(effect, Effect::Client(_)))); // lists pods, nodes, ...
 //! ```
 
+mod asking;
 mod config;
 mod driver;
 mod event;

@@ -22,6 +22,9 @@ const LEAVE_MAX: Duration = Duration::from_secs(15 * 60);
 impl SchedulerMachine {
     /// Pods that it matters to are ready again when their pause is over.
     pub(super) fn happened(&mut self, now: Time, event: ClusterEvent) {
+        if let Some(asking) = &mut self.asking {
+            asking.disturbed = true;
+        }
         let scheduler = &mut self.scheduler;
         let moved = self.queue.happened_if(now, event, |plugin, pod| scheduler.hinted(plugin, pod, event));
         self.metrics.incoming("active", event.label(), moved.active);

@@ -1,5 +1,6 @@
 mod api;
 mod extend;
+mod extenders;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;

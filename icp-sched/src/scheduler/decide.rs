@@ -202,7 +202,7 @@ impl Scheduler {
     }
 
     /// The node on which room was made for the pod, if it will do: no other is looked at.
-    fn kept_for(&mut self, pod: &Pod) -> Option<Placement> {
+    pub(super) fn kept_for(&mut self, pod: &Pod) -> Option<Placement> {
         let id = self.cluster.node_id(self.nominated.node_of(&pod.key)?)?;
         self.reject(pod, id).is_none().then(|| self.placement(id, 1))
     }
@@ -221,7 +221,7 @@ impl Scheduler {
         }
     }
 
-    fn placement(&self, node: NodeId, feasible: usize) -> Placement {
+    pub(super) fn placement(&self, node: NodeId, feasible: usize) -> Placement {
         let name = self.cluster.node(node).map(|n| n.name.clone()).unwrap_or_default();
         Placement { node, name, feasible }
     }
@@ -284,7 +284,7 @@ impl Scheduler {
         self.follow_topologies();
     }
 
-    fn unschedulable(&self, counts: Vec<(Rejection, usize)>) -> Unschedulable {
+    pub(super) fn unschedulable(&self, counts: Vec<(Rejection, usize)>) -> Unschedulable {
         let resolvable = counts.iter().filter(|(r, _)| r.code == Code::Unschedulable);
         Unschedulable {
             preemptable: resolvable.map(|(_, n)| n).sum(),
@@ -293,7 +293,7 @@ impl Scheduler {
         }
     }
 
-    fn rejected_outright(&self, rejection: &Rejection) -> Unschedulable {
+    pub(super) fn rejected_outright(&self, rejection: &Rejection) -> Unschedulable {
         let nodes = self.cluster.node_count();
         Unschedulable {
             message: format!("0/{nodes} nodes are available: {}.", rejection.message()),
@@ -302,7 +302,7 @@ impl Scheduler {
         }
     }
 
-    fn survey(&self, pod: &Pod, crowded: Vec<(NodeId, Rejection)>) -> Survey {
+    pub(super) fn survey(&self, pod: &Pod, crowded: Vec<(NodeId, Rejection)>) -> Survey {
         let mut survey = survey(&self.slots, self.cycle(pod));
         for (id, rejection) in crowded {
             if let Some(at) = survey.feasible.iter().position(|f| *f == id) {
@@ -316,7 +316,7 @@ impl Scheduler {
     }
 
     /// Nodes that will not do once the pods are there that room is kept for (`RunFilterPluginsWithNominatedPods`).
-    fn crowded(&mut self, pod: &Pod) -> Vec<(NodeId, Rejection)> {
+    pub(super) fn crowded(&mut self, pod: &Pod) -> Vec<(NodeId, Rejection)> {
         if self.nominated.is_empty() {
             return Vec::new();
         }
@@ -331,7 +331,7 @@ impl Scheduler {
 }
 
 /// The sum of the weighted points of each feasible node.
-fn totals(slots: &[Slot], cycle: Cycle<'_>, feasible: &[NodeId]) -> Vec<i64> {
+pub(super) fn totals(slots: &[Slot], cycle: Cycle<'_>, feasible: &[NodeId]) -> Vec<i64> {
     let mut totals = alloc::vec![0_i64; feasible.len()];
     // A node without rivals is chosen whatever its points.
     if feasible.len() < 2 {

@@ -2,6 +2,7 @@
 
 mod batch;
 mod builder;
+mod contest;
 mod decide;
 mod extend;
 mod extras;
@@ -13,6 +14,7 @@ mod ties;
 mod whatif;
 
 pub use builder::SchedulerBuilder;
+pub(crate) use contest::Contest;
 pub use decide::{Placement, Scheduler, Unschedulable};
 pub use preempt::{DisruptionBudget, Preemption};
 pub use profile::DEFAULT_SCHEDULER;

@@ -1,5 +1,6 @@
 //! A naive API server around schedulers, in virtual time.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -14,6 +15,7 @@ use icp_core::client::{
 };
 use serde_json::{Value, json};
 
+use crate::extender::{ExtenderAnswer, ExtenderCall};
 use crate::machine::{Effect, Event, SchedulerMachine};
 
 type Answer = Result<Reply, ApiError>;
@@ -34,7 +36,11 @@ pub(super) struct Faults {
 enum Message {
     Serve(usize, RequestId, ApiRequest),
     Tell(usize, ClientEvent),
+    Opinion(usize, RequestId, Result<ExtenderAnswer, String>),
 }
+
+/// Answers a call of an extender; says nothing if it is silent.
+pub(super) type Server = Box<dyn FnMut(&ExtenderCall) -> Option<Result<ExtenderAnswer, String>>>;
 
 pub(super) struct World {
     pub(super) now: Time,
@@ -47,6 +53,8 @@ pub(super) struct World {
     pub(super) sent_bindings: Vec<(Time, usize)>,
     /// Machines that reach nobody.
     pub(super) cut_off: Vec<usize>,
+    /// All extenders.
+    pub(super) extender: Option<Server>,
     rng: Rng,
     revision: u64,
     log: Vec<(Gvr, WatchEvent)>,
@@ -70,6 +78,7 @@ impl World {
             bindings: Vec::new(),
             sent_bindings: Vec::new(),
             cut_off: Vec::new(),
+            extender: None,
             rng: Rng::new(seed),
             revision: 0,
             log: Vec::new(),
@@ -185,6 +194,13 @@ impl World {
                 Effect::Client(ClientEffect::CloseWatch { id }) => {
                     self.watches.remove(&(machine, id));
                 }
+                Effect::AskExtender(call) => {
+                    let answer = self.extender.as_mut().and_then(|e| e(&call));
+                    if let Some(answer) = answer {
+                        let due = self.later();
+                        self.post(due, Message::Opinion(machine, call.id, answer));
+                    }
+                }
                 _ => {}
             }
         }
@@ -198,6 +214,11 @@ impl World {
                     self.machines[m].on(self.now, event.into(), &mut out);
                     self.perform(m, out);
                 }
+            }
+            Message::Opinion(m, id, answer) => {
+                let mut out = Vec::new();
+                self.machines[m].on(self.now, Event::Extender { id, answer }, &mut out);
+                self.perform(m, out);
             }
             Message::Serve(m, ..) if self.cut_off.contains(&m) => {}
             Message::Serve(m, id, request) => {

@@ -1,0 +1,104 @@
+//! HTTP extenders: servers that kube-scheduler asks to leave out nodes, to give points and to bind
+//! (`k8s.io/kube-scheduler/extender/v1`).
+//!
+//! The calls and their answers are data here; [`SchedulerMachine`](crate::machine::SchedulerMachine) decides when which
+//! extender is asked, and a shell makes the call. [`Scheduler`](crate::Scheduler) alone asks nobody.
+//!
+//! ```
+//! use icp_core::api::Object;
+//! use icp_sched::config::{Registry, SchedulerConfiguration};
+//! use serde_json::json;
+//!
+//! let file = json!({
+//!     "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration",
+//!     "extenders": [{"urlPrefix": "http://127.0.0.1:8888/", "filterVerb": "filter",
+//!         "managedResources": [{"name": "example.com/foo"}]}],
+//! });
+//! let extender = &SchedulerConfiguration::from_value(&file, &Registry::default()).unwrap().extenders[0];
+//! assert_eq!(extender.url("filter"), "http://127.0.0.1:8888/filter");
+//! let pod = |name: &str| -> Object {
+//!     let container = json!({"name": "c", "resources": {"limits": {(name): "1"}}});
+//!     serde_json::from_value(json!({"spec": {"containers": [container]}})).unwrap()
+//! };
+//! assert!(extender.is_interested(&pod("example.com/foo")));
+//! assert!(!extender.is_interested(&pod("cpu")));
+//! ```
+
+mod wire;
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use icp_core::api::Object;
+use icp_core::base::Duration;
+use icp_core::client::RequestId;
+use serde_json::Value;
+
+pub(crate) use self::wire::{BindingArgs, ExtenderArgs, FilterResult, Unbound, bound, points};
+use crate::config::ExtenderConfiguration;
+
+/// By what the points of extenders, 0 to 10, are multiplied beside their weight, so that they count as those of plugins,
+/// 0 to 100 (`MaxNodeScore / MaxExtenderPriority`).
+pub(crate) const POINTS_FACTOR: i64 = 10;
+/// The name under which extenders reject nodes (`framework.ExtenderName`).
+pub(crate) const EXTENDER: &str = "Extender";
+
+/// A call of an extender: a POST with a JSON body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExtenderCall {
+    /// What the answer refers to.
+    pub id: RequestId,
+    /// Where to.
+    pub url: String,
+    /// The body, in JSON.
+    pub body: Vec<u8>,
+    /// How long the answer is waited for; later ones do not count.
+    pub timeout: Duration,
+}
+
+/// What came back from an extender.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExtenderAnswer {
+    /// The status code of HTTP; any but 200 is a failure.
+    pub code: u16,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl ExtenderConfiguration {
+    /// Where a question goes.
+    #[must_use]
+    pub fn url(&self, verb: &str) -> String {
+        format!("{}/{verb}", self.url_prefix.trim_end_matches('/'))
+    }
+
+    /// Whether a container of the pod asks for, or is limited in, one of the managed resources; always if there are none.
+    #[must_use]
+    pub fn is_interested(&self, pod: &Object) -> bool {
+        if self.managed_resources.is_empty() {
+            return true;
+        }
+        let containers = ["/spec/containers", "/spec/initContainers"].into_iter();
+        let mut containers = containers.filter_map(|at| pod.at(at)).filter_map(Value::as_array).flatten();
+        containers.any(|c| {
+            ["/resources/requests", "/resources/limits"]
+                .into_iter()
+                .filter_map(|at| c.pointer(at).and_then(Value::as_object))
+                .any(|list| self.managed_resources.iter().any(|r| list.contains_key(&r.name)))
+        })
+    }
+
+    /// The field that asks for something that is not built, and what.
+    pub(crate) fn not_yet(&self) -> Option<(&'static str, &'static str)> {
+        if !self.preempt_verb.is_empty() {
+            return Some(("preemptVerb", "asking an extender about victims"));
+        }
+        let secure = [
+            (self.enable_https, "enableHTTPS"),
+            (self.tls.is_some(), "tlsConfig"),
+            (self.url_prefix.starts_with("https:"), "urlPrefix"),
+        ];
+        secure.into_iter().find(|(is, _)| *is).map(|(_, field)| (field, "HTTPS to an extender"))
+    }
+}
