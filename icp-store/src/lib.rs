@@ -9,6 +9,7 @@
 //! | `Memory` | this process | `std` |
 //! | `Disk` | a checksummed, group-committed log | `std` |
 //! | `etcd::Client` | an etcd server, real or `etcd::server` | `etcd` |
+//! | `etcd::foreign::Client` | the same, through the crate `etcd-client` | `etcd-client` |
 //!
 //! ```
 //! use icp_core::base::Time;

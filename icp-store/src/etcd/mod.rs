@@ -26,8 +26,11 @@
 pub mod bolt;
 pub mod client;
 mod convert;
+#[cfg(feature = "etcd-client")]
+pub mod foreign;
 mod grpc;
 pub mod proto;
+mod resume;
 pub mod server;
 pub mod snapshot;
 mod timed;

@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use icp_core::storage::StorageError;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch as signal};
 use tokio_rustls::TlsConnector;
 
 use super::{ClientOptions, invalid};
@@ -52,6 +52,8 @@ pub(super) struct Channel {
     endpoint: AtomicUsize,
     /// The watches that want to be told how far they are.
     progress: std::sync::Mutex<Vec<Requests>>,
+    /// Each open watch holds a receiver.
+    pub(super) watches: signal::Sender<()>,
 }
 
 /// The endpoint of a connection, and what sends on it.
@@ -92,7 +94,8 @@ impl Channel {
         let connections = (0..options.connections.max(1)).map(|_| Connection::default()).collect();
         let (next, endpoint) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let progress = std::sync::Mutex::default();
-        Ok(Self { endpoints: parsed, options, connections, next, endpoint, progress })
+        let watches = signal::Sender::new(());
+        Ok(Self { endpoints: parsed, options, connections, next, endpoint, progress, watches })
     }
 
     pub(super) fn options(&self) -> &ClientOptions {
@@ -119,8 +122,7 @@ impl Channel {
     }
 
     pub(super) fn watches(&self) -> usize {
-        let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        progress.iter().filter(|r| !r.is_closed()).count()
+        self.watches.receiver_count()
     }
 
     /// Sends a request and returns the messages of its response.

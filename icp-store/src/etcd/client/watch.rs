@@ -7,19 +7,19 @@
 #![expect(clippy::disallowed_methods, reason = "a shell: it waits before it connects again")]
 
 use alloc::boxed::Box;
-use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use icp_core::base::{Backoff, Duration};
 use icp_core::storage::{StorageError, WatchRequest, WatchResponse, WatchStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch as signal};
 
 use super::channel::{Channel, Requests, ended};
 use crate::etcd::convert::{self, Asked};
 use crate::etcd::grpc::{GrpcBody, Messages, Status, UNAVAILABLE, frame};
 use crate::etcd::proto as pb;
 use crate::etcd::proto::watch_request::RequestUnion;
+use crate::etcd::resume::{Resume, cancelled};
 
 /// Most responses of one watch that wait to be taken; one with more is ended, to begin again.
 const QUEUED_MAX: usize = 4096;
@@ -33,12 +33,11 @@ type Queued = (pb::WatchResponse, OwnedSemaphorePermit);
 struct Watch {
     channel: Arc<Channel>,
     request: WatchRequest,
-    /// The first revision that was not delivered yet.
-    next: i64,
+    resume: Resume,
     /// The responses of the stream that is open; its task ends the stream when this is dropped.
     stream: Option<mpsc::Receiver<Queued>>,
-    /// Events of a response that the server sent in parts.
-    partial: Vec<pb::Event>,
+    /// Counts this watch as open.
+    _open: signal::Receiver<()>,
     backoff: Backoff,
 }
 
@@ -46,8 +45,9 @@ struct Watch {
 pub(super) async fn begin(channel: Arc<Channel>, request: WatchRequest) -> Result<WatchStream, StorageError> {
     let backoff = Backoff::new(Duration::from_millis(50), channel.options().retry_delay_max);
     let timeout = channel.options().request_timeout;
-    let next = request.start_revision.max(0);
-    let mut watch = Watch { channel, request, next, stream: None, partial: Vec::new(), backoff };
+    let resume = Resume::new(&request);
+    let open = channel.watches.subscribe();
+    let mut watch = Watch { channel, request, resume, stream: None, _open: open, backoff };
     match tokio::time::timeout(timeout, watch.create()).await {
         Ok(created) => created?,
         Err(_) => {
@@ -69,7 +69,6 @@ impl Watch {
     /// Opens a stream with this one watch.
     async fn create(&mut self) -> Result<(), StorageError> {
         self.stream = None;
-        self.partial.clear();
         let (key, range_end) = convert::range_to(self.request.range.clone());
         let mut filters = Vec::new();
         if self.request.no_put {
@@ -81,7 +80,7 @@ impl Watch {
         let create = pb::WatchCreateRequest {
             key,
             range_end,
-            start_revision: self.next,
+            start_revision: self.resume.start_revision(),
             progress_notify: self.request.progress_notify,
             filters,
             prev_kv: self.request.prev_kv,
@@ -101,9 +100,7 @@ impl Watch {
             None => return Err(failed(ended(&messages))),
         };
         refused(&created)?;
-        if self.next == 0 {
-            self.next = convert::revision(&created.header) + 1;
-        }
+        self.resume.created(convert::revision(&created.header));
         if self.request.progress_notify {
             self.channel.register(requests.clone());
         }
@@ -133,31 +130,12 @@ impl Watch {
             };
             self.backoff.reset();
             refused(&response)?;
-            if let Some(batch) = self.take(response) {
+            let revision = convert::revision(&response.header);
+            let events = response.events.into_iter().map(convert::event);
+            if let Some(batch) = self.resume.take(revision, events, response.fragment) {
                 return Ok(batch);
             }
         }
-    }
-
-    fn take(&mut self, response: pb::WatchResponse) -> Option<WatchResponse> {
-        let revision = convert::revision(&response.header);
-        self.partial.extend(response.events);
-        if response.fragment || (self.partial.is_empty() && revision < self.next - 1) {
-            return None;
-        }
-        let next = self.next;
-        let events: Vec<_> = core::mem::take(&mut self.partial)
-            .into_iter()
-            .map(convert::event)
-            .filter(|e| e.kv.mod_revision >= next)
-            .collect();
-        // The header of events has the server's revision, which may be ahead of what is still to be sent.
-        let delivered = events.last().map_or(revision, |e| e.kv.mod_revision);
-        if events.is_empty() && !self.request.progress_notify {
-            return None;
-        }
-        self.next = self.next.max(delivered + 1);
-        Some(WatchResponse { revision: delivered, events })
     }
 }
 
@@ -231,8 +209,5 @@ fn refused(response: &pb::WatchResponse) -> Result<(), StorageError> {
     if !response.canceled {
         return Ok(());
     }
-    Err(match response.compact_revision {
-        0 => StorageError::Unavailable { detail: response.cancel_reason.to_string() },
-        compacted => StorageError::Compacted { compacted },
-    })
+    Err(cancelled(response.compact_revision, &response.cancel_reason))
 }
