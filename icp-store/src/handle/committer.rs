@@ -1,5 +1,6 @@
 //! Group commit: one thread makes what others queue durable.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -165,12 +166,14 @@ impl<L: Log> Committer<L> {
             return None;
         }
         self.snapshot_for = wanted;
-        let (seq, entries) = {
+        let (seq, (head, copying)) = {
             let store = self.shared.read();
             // Nobody can apply a write now, so that the last number queued belongs to this state.
-            (self.queue.last_seq(), store.snapshot())
+            (self.queue.last_seq(), store.begin_snapshot())
         };
-        let (job, queue) = (self.log.snapshot_writer(seq, entries), self.queue.clone());
+        let (shared, queue) = (self.shared.clone(), self.queue.clone());
+        let entries = Box::new(move || head.into_entries(shared.copied(copying)));
+        let job = self.log.snapshot_writer_of(seq, entries);
         let thread = std::thread::Builder::new().name("icp-store-snapshot".into());
         match thread.spawn(move || queue.snapshot_done(job().map(|()| seq))) {
             Ok(thread) => Some(thread),

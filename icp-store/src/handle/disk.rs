@@ -326,8 +326,8 @@ impl Storage for Disk {
 
     async fn snapshot(&self) -> Result<StoreSnapshot, StorageError> {
         let now = self.owner.clock.now();
-        let view = self.owner.shared.read().view(now)?;
-        Ok(view.into_snapshot())
+        let (head, copying) = self.owner.shared.read().begin_view(now)?;
+        Ok(head.into_view(self.owner.shared.copied(copying)).into_snapshot())
     }
 
     async fn defragment(&self) -> Result<(), StorageError> {

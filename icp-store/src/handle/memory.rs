@@ -170,8 +170,8 @@ impl Storage for Memory {
 
     async fn snapshot(&self) -> Result<StoreSnapshot, StorageError> {
         let now = self.now();
-        let view = self.shared.read().view(now)?;
-        Ok(view.into_snapshot())
+        let (head, copying) = self.shared.read().begin_view(now)?;
+        Ok(head.into_view(self.shared.copied(copying)).into_snapshot())
     }
 
     async fn defragment(&self) -> Result<(), StorageError> {

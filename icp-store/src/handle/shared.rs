@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::ControlFlow;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -11,7 +12,11 @@ use futures_core::Stream;
 use icp_core::storage::{StorageError, WatchResponse};
 
 use crate::Store;
+use crate::mvcc::{Copying, View};
 use crate::watch::{Polled, WatchId};
+
+/// Most keys or revisions that are copied while the store is held.
+const COPIED_AT_A_TIME: usize = 4_096;
 
 /// A store that several handles share. Reads run side by side; no lock is held while a waker is called.
 #[derive(Debug)]
@@ -49,6 +54,17 @@ impl Shared {
             woken.into_iter().for_each(Waker::wake);
         }
         result
+    }
+
+    /// Completes a copy in steps: who writes waits for one step at most.
+    pub(super) fn copied(&self, mut copying: Copying) -> View {
+        loop {
+            let step = self.read().copy_some(copying, COPIED_AT_A_TIME);
+            match step {
+                ControlFlow::Break(view) => return view,
+                ControlFlow::Continue(more) => copying = more,
+            }
+        }
     }
 
     fn poll_watch(&self, id: WatchId, waker: &Waker) -> Polled {

@@ -25,7 +25,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 use icp_core::base::{Duration, Time, TimingWheel};
-use icp_core::storage::{LeaseId, LeaseStatus, LeaseTtl, StorageError};
+use icp_core::storage::{LeaseId, LeaseStatus, LeaseTtl, StorageError, StoredLease};
 
 use crate::mvcc::{Change, invalid};
 
@@ -206,6 +206,15 @@ impl Leases {
             ttl_secs: i64::try_from(lease.expiry.since(now).as_secs()).unwrap_or(TTL_SECS_MAX),
             granted_ttl_secs: lease.ttl_secs,
             keys: lease.keys.iter().cloned().collect(),
+        })
+    }
+
+    /// The times of all leases, in order, without their keys.
+    pub fn times(&self, now: Time) -> impl Iterator<Item = StoredLease> {
+        self.by_id.iter().map(move |(id, lease)| StoredLease {
+            id: *id,
+            granted_ttl_secs: lease.ttl_secs,
+            ttl_secs: i64::try_from(lease.expiry.since(now).as_secs()).unwrap_or(TTL_SECS_MAX),
         })
     }
 

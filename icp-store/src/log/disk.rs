@@ -5,7 +5,6 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::io::{self, Read};
 
@@ -14,7 +13,7 @@ use super::frame::{
 };
 use super::recover::{Recovered, Tail, recover};
 use super::snapshot::{write_snapshot, written_for};
-use super::{File, Files, Log, LogError, SnapshotJob};
+use super::{File, Files, Log, LogError, SnapshotEntries, SnapshotJob};
 use crate::store::Entry;
 
 pub(super) const SPARE: &str = "spare.log";
@@ -262,10 +261,10 @@ impl<F: Files> Log for DiskLog<F> {
         Ok(())
     }
 
-    fn snapshot_writer(&self, seq: u64, entries: Vec<Entry>) -> SnapshotJob {
+    fn snapshot_writer_of(&self, seq: u64, entries: SnapshotEntries) -> SnapshotJob {
         let (files, closed) = (self.files.clone(), self.closed.clone());
         let frame_bytes = self.options.snapshot_frame_bytes;
-        Box::new(move || write_snapshot(&files, seq, &entries, frame_bytes, &closed))
+        Box::new(move || write_snapshot(&files, seq, &entries(), frame_bytes, &closed))
     }
 
     fn log_bytes(&self) -> u64 {

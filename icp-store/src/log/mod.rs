@@ -94,7 +94,12 @@ pub trait Log: Send {
 
     /// A job that writes and syncs a snapshot of `entries` beside the log; it may run in another thread while the log
     /// goes on. `seq` is the last entry that the snapshot covers. When the log is closed, the job ends soon with an error.
-    fn snapshot_writer(&self, seq: u64, entries: alloc::vec::Vec<Entry>) -> SnapshotJob;
+    fn snapshot_writer(&self, seq: u64, entries: alloc::vec::Vec<Entry>) -> SnapshotJob {
+        self.snapshot_writer_of(seq, alloc::boxed::Box::new(move || entries))
+    }
+
+    /// The same for entries that the job makes itself when it begins.
+    fn snapshot_writer_of(&self, seq: u64, entries: SnapshotEntries) -> SnapshotJob;
 
     /// Bytes of log that a snapshot could replace.
     fn log_bytes(&self) -> u64;
@@ -108,6 +113,9 @@ pub trait Log: Send {
     /// Those of [`Log::append`] and [`Log::sync`].
     fn close(&mut self) -> Result<(), LogError>;
 }
+
+/// See [`Log::snapshot_writer_of`].
+pub type SnapshotEntries = alloc::boxed::Box<dyn FnOnce() -> alloc::vec::Vec<Entry> + Send>;
 
 /// See [`Log::snapshot_writer`].
 pub type SnapshotJob = alloc::boxed::Box<dyn FnOnce() -> Result<(), LogError> + Send>;

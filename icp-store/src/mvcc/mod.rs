@@ -34,6 +34,7 @@ mod tests;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::ControlFlow;
 
 use bytes::Bytes;
 use icp_core::storage::{KeyValue, Revision, StorageError};
@@ -44,7 +45,7 @@ use history::History;
 pub(crate) use check::check;
 pub use txn::Applied;
 pub use version::Version;
-pub use view::View;
+pub use view::{Copying, View};
 
 /// One change of one key. A tombstone is a [`Version`] of version 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +108,8 @@ pub struct Mvcc {
     /// The compacted revision up to which nothing is left to free.
     swept: Revision,
     value_bytes: u64,
+    /// Shared with every [`Copying`]: nothing is freed while there is one.
+    hold: Arc<()>,
 }
 
 impl Default for Mvcc {
@@ -118,7 +121,7 @@ impl Default for Mvcc {
 impl Mvcc {
     /// No keys, at revision 1.
     #[must_use]
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             keys: BTreeMap::new(),
             commits: VecDeque::new(),
@@ -126,6 +129,7 @@ impl Mvcc {
             compacted: 0,
             swept: 0,
             value_bytes: 0,
+            hold: Arc::new(()),
         }
     }
 
@@ -187,9 +191,10 @@ impl Mvcc {
         Ok(())
     }
 
-    /// Frees what compaction made unreachable, at most `commits_max` commits of it; says whether more is left.
+    /// Frees what compaction made unreachable, at most `commits_max` commits of it; says whether more can be freed. Nothing
+    /// is as long as there is a [`Copying`].
     pub fn sweep(&mut self, commits_max: usize) -> bool {
-        if self.swept == self.compacted {
+        if self.swept == self.compacted || Arc::strong_count(&self.hold) > 1 {
             return false;
         }
         for _ in 0..commits_max {
@@ -231,9 +236,13 @@ impl Mvcc {
     /// the commits from it on. Shares all keys and values.
     #[must_use]
     pub fn dump(&self) -> (Vec<Arc<Version>>, Vec<Arc<Commit>>) {
-        let base = self.keys.values().filter_map(|h| h.at(self.compacted)).cloned().collect();
-        let commits = self.commits.iter().filter(|c| c.revision >= self.compacted).cloned().collect();
-        (base, commits)
+        let mut copying = self.begin_copy_newest();
+        loop {
+            match self.copy_some(copying, usize::MAX) {
+                ControlFlow::Break(view) => return view.into_dump(),
+                ControlFlow::Continue(more) => copying = more,
+            }
+        }
     }
 
     /// Begins to build a state from a [`Mvcc::dump`]: no keys, at the compacted revision.

@@ -31,7 +31,7 @@ pub struct Store {
     rng: Rng,
     visible: Revision,
     /// The latest time that was told.
-    now: Time,
+    pub(super) now: Time,
     /// When watches are told next how far they are, if one wants to be.
     progress_due: Time,
     unpublished: VecDeque<Arc<Commit>>,
@@ -293,26 +293,6 @@ impl Store {
     #[must_use]
     pub fn lease_deadline(&self) -> Option<Time> {
         self.leases.deadline().filter(|_| self.admit_any().is_ok())
-    }
-
-    /// The entries of a snapshot: replayed, they give this state. Shares all keys and values. Of a lease with a checkpoint
-    /// it says what is left at the latest time that the store was told; the others are to begin with their full time.
-    #[must_use]
-    pub fn snapshot(&self) -> Vec<Entry> {
-        let (base, commits) = self.kv.dump();
-        let mut entries = Vec::with_capacity(base.len() + commits.len() + 1);
-        entries.push(Entry::Restore { compacted: self.kv.compacted() });
-        for id in self.leases.ids() {
-            if let Some(info) = self.leases.info(Time::ZERO, id) {
-                entries.push(Entry::LeaseGrant { id, ttl_secs: info.granted_ttl_secs });
-            }
-        }
-        let left = self.leases.checkpointed(self.now);
-        entries.extend(left.map(|(id, left_secs)| Entry::LeaseCheckpoint { id, left_secs }));
-        entries.extend(self.alarms().into_iter().map(|kind| Entry::Alarm { kind, raised: true }));
-        entries.extend(base.into_iter().map(Entry::Base));
-        entries.extend(commits.into_iter().map(Entry::Commit));
-        entries
     }
 
     /// Replays one entry of a log or of a snapshot, and shows it at once. Leases start with their full time to live, or

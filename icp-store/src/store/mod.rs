@@ -17,6 +17,7 @@
 
 mod alarm;
 mod config;
+mod copy;
 mod effect;
 mod entry;
 mod event;
@@ -24,13 +25,16 @@ mod machine;
 mod view;
 
 #[cfg(test)]
+mod copy_tests;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod tests;
 
 pub use config::Config;
+pub use copy::SnapshotHead;
 pub use effect::{Answer, Effect};
 pub use entry::Entry;
 pub use event::{Event, Request};
 pub use machine::Store;
-pub use view::{HashView, StoreView};
+pub use view::{HashView, StoreView, ViewHead};

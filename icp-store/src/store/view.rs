@@ -7,7 +7,7 @@ use icp_core::base::Time;
 use icp_core::storage::{AlarmKind, KvHash, Revision, StorageError, StoreSnapshot, StoredLease};
 
 use super::Store;
-use crate::mvcc::View;
+use crate::mvcc::{Copying, View};
 
 /// Everything that was published at one moment. It shares all keys and values with the store.
 #[derive(Clone, Debug)]
@@ -15,6 +15,21 @@ pub struct StoreView {
     versions: View,
     leases: Vec<StoredLease>,
     alarms: Vec<AlarmKind>,
+}
+
+/// What a view holds beside the keys: leases and alarms as they were when it was begun.
+#[derive(Clone, Debug)]
+pub struct ViewHead {
+    leases: Vec<StoredLease>,
+    alarms: Vec<AlarmKind>,
+}
+
+impl ViewHead {
+    /// The view whose keys are `versions`.
+    #[must_use]
+    pub fn into_view(self, versions: View) -> StoreView {
+        StoreView { versions, leases: self.leases, alarms: self.alarms }
+    }
 }
 
 impl StoreView {
@@ -44,21 +59,22 @@ impl HashView {
 }
 
 impl Store {
-    /// Everything that is published. It costs a pointer for each key and for each revision since the compaction.
+    /// Everything that is published, in one go. It costs a pointer for each key and for each revision since the compaction.
     ///
     /// # Errors
     /// None in practice: the newest published revision can always be read.
     pub fn view(&self, now: Time) -> Result<StoreView, StorageError> {
-        let leases = self.leases.ids().filter_map(|id| self.leases.info(now, id)).map(|l| StoredLease {
-            id: l.id,
-            granted_ttl_secs: l.granted_ttl_secs,
-            ttl_secs: l.ttl_secs,
-        });
-        Ok(StoreView {
-            versions: self.kv.view(self.visible())?,
-            leases: leases.collect(),
-            alarms: self.alarms(),
-        })
+        let (leases, alarms) = (self.leases.times(now).collect(), self.alarms());
+        Ok(StoreView { versions: self.kv.view(self.visible())?, leases, alarms })
+    }
+
+    /// Begins a view of this moment, which [`Store::copy_some`] completes in steps. It costs an entry for each lease.
+    ///
+    /// # Errors
+    /// None in practice, as for [`Store::view`].
+    pub fn begin_view(&self, now: Time) -> Result<(ViewHead, Copying), StorageError> {
+        let head = ViewHead { leases: self.leases.times(now).collect(), alarms: self.alarms() };
+        Ok((head, self.kv.begin_copy(self.visible())?))
     }
 
     /// The published versions up to `revision` (0: the newest), for the hash that etcd computes of them.
