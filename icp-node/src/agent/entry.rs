@@ -139,11 +139,12 @@ impl Entry {
         if self.volumes.iter().any(|v| v.busy.is_some()) {
             return None;
         }
-        let failed = self.volumes.iter().find_map(|v| Some((v, v.error.as_ref()?)));
-        Some(match failed {
-            Some((v, e)) => Err(format!("MountVolume.SetUp failed for volume {:?} : {e}", v.name)),
-            None => Ok(()),
-        })
+        if let Some((v, e)) = self.volumes.iter().find_map(|v| Some((v, v.error.as_ref()?))) {
+            return Some(Err(format!("MountVolume.SetUp failed for volume {:?} : {e}", v.name)));
+        }
+        // A volume whose content is not known yet stands in no list: a token that is asked for, say.
+        let written = |name: &str| self.volumes.iter().any(|v| *v.name == *name && v.hash != 0);
+        self.pod().spec.volumes.iter().all(|v| written(&v.name)).then_some(Ok(()))
     }
 }
 

@@ -30,6 +30,8 @@ pub(crate) struct FakeApi {
     mail: Vec<ClientEvent>,
     pub(crate) status_patches: usize,
     pub(crate) tokens: usize,
+    /// Answers that are kept back while tokens are slow.
+    slow_tokens: Option<Vec<ClientEvent>>,
 }
 
 fn matches(object: &Object, request: &ApiRequest) -> bool {
@@ -153,8 +155,12 @@ impl FakeApi {
     fn perform(&mut self, effect: ClientEffect) {
         match effect {
             ClientEffect::Request { id, request } => {
-                let result = self.request(request);
-                self.mail.push(ClientEvent::Reply { id, result });
+                let token = request.subresource == Some("token");
+                let event = ClientEvent::Reply { id, result: self.request(request) };
+                match &mut self.slow_tokens {
+                    Some(kept) if token => kept.push(event),
+                    _ => self.mail.push(event),
+                }
             }
             ClientEffect::Watch { id, request } => {
                 self.watches.insert(id, request);
@@ -402,6 +408,28 @@ fn volumes_wait_for_their_objects_and_tokens_are_renewed() {
     assert_eq!(lab.api.tokens, 1);
     lab.run(3600);
     assert!(lab.api.tokens > 1, "renewed before it expires at 4800 s");
+}
+
+#[test]
+fn a_volume_that_is_written_does_not_hide_one_that_waits() {
+    let mut lab = Lab::new();
+    lab.api.slow_tokens = Some(Vec::new());
+    lab.apply(
+        "web",
+        json!({
+            "containers": [{ "name": "c", "image": "x:1", "volumeMounts": [{ "name": "t", "mountPath": "/t" }] }],
+            "volumes": [
+                { "name": "e", "emptyDir": {} },
+                { "name": "t", "projected": { "sources": [{ "serviceAccountToken": { "path": "token" } }] } },
+            ],
+        }),
+    );
+    lab.run(3);
+    assert_eq!((lab.api.tokens, lab.node.runtime().running()), (1, 0), "nothing starts without its token");
+    let kept = lab.api.slow_tokens.take().unwrap();
+    lab.api.mail.extend(kept);
+    lab.run(1);
+    assert_eq!(lab.status("web")["phase"], "Running");
 }
 
 #[test]
