@@ -28,12 +28,23 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// How long anything may take.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
-/// kubectl, or `None` after saying that the test is skipped; with `ICP_PEERS=required` that is a failure.
+/// kubectl of the version whose words are expected, after saying its version, or `None` after saying that the test is
+/// skipped; with `ICP_PEERS=required` that is a failure.
 pub(crate) fn kubectl() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("ICP_KUBECTL") {
-        return Some(path.into());
+    let file = std::env::var_os("ICP_KUBECTL").map(PathBuf::from).or_else(|| find("kubectl"))?;
+    let output = std::process::Command::new(&file).args(["version", "--client"]).output().ok();
+    let text = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    let line = text.lines().next().unwrap_or_default();
+    println!("kubectl: {line}");
+    if !line.contains("v1.37.") {
+        assert!(
+            std::env::var_os("ICP_PEERS").is_none_or(|v| v != "required"),
+            "needs kubectl 1.37, not {line}"
+        );
+        println!("skipped: needs kubectl 1.37");
+        return None;
     }
-    find("kubectl")
+    Some(file)
 }
 
 /// A program of the system, in the same way.
