@@ -12,7 +12,8 @@ use icp_core::api::{Object, resources};
 use icp_core::base::Time;
 use icp_core::client::{EventType, ObjectKey, RequestId};
 
-use super::driver::{Flight, SchedulerMachine};
+use super::binding::Flight;
+use super::driver::SchedulerMachine;
 use super::{Effect, requests};
 use crate::config::ExtenderConfiguration;
 use crate::extender::{

@@ -10,14 +10,18 @@
 //! ```
 
 mod asking;
+mod binding;
 mod config;
+mod deciding;
 mod driver;
 mod event;
 mod metrics;
+mod noting;
 mod placing;
 mod requests;
 #[cfg(test)]
 mod tests;
+mod watching;
 
 pub use config::SchedulerConfig;
 pub use driver::SchedulerMachine;

@@ -1,0 +1,125 @@
+//! Which pod is decided on, and what becomes of one for which there is no node.
+
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use icp_core::base::Time;
+use icp_core::client::EventType;
+
+use super::binding::Flight;
+use super::driver::SchedulerMachine;
+use super::{Effect, requests};
+use crate::model::Pod;
+use crate::{Preemption, Unschedulable};
+
+impl SchedulerMachine {
+    /// Decides on pods that are ready, as long as there is room for bindings.
+    pub(super) fn pump(&mut self, now: Time, out: &mut Vec<Effect>) {
+        self.more = None;
+        if self.asking.is_some() || self.leading(now).is_none() || !self.synced() {
+            return;
+        }
+        for _ in 0..self.config.decisions_max {
+            if self.flights.len() >= self.config.bindings_max {
+                return;
+            }
+            let Some(pod) = self.queue.pop(now) else { return };
+            self.place(now, pod, out);
+            if self.asking.is_some() {
+                return;
+            }
+        }
+        if self.flights.len() < self.config.bindings_max && self.queue.is_ready(now) {
+            self.more = Some(now);
+        }
+    }
+
+    fn place(&mut self, now: Time, pod: Pod, out: &mut Vec<Effect>) {
+        if self.ask_extenders(now, &pod, out) {
+            return;
+        }
+        match self.scheduler.schedule(&pod) {
+            Ok(placement) => {
+                self.scheduler.assume(pod.clone(), placement.node);
+                self.reserve(now, pod, placement.name, out);
+            }
+            Err(none) => self.nowhere(now, &pod, none, out),
+        }
+    }
+
+    /// No node will do: room is made, or the pod waits until something happens.
+    pub(super) fn nowhere(&mut self, now: Time, pod: &Pod, none: Unschedulable, out: &mut Vec<Effect>) {
+        if self.object(&pod.key).is_none() {
+            self.queue.remove(&pod.key);
+            return;
+        }
+        let (mut message, mut nominated) = (none.message.clone(), None);
+        if let Some(node) = self.scheduler.post_filter(pod, &none) {
+            self.scheduler.nominate(pod.clone(), &node);
+            nominated = Some(node);
+        } else {
+            match self.scheduler.preempt(pod, &none) {
+                Ok(preemption) => {
+                    self.metrics.preempted(preemption.victims.len());
+                    self.make_room(now, pod, &preemption, out);
+                    nominated = Some(preemption.name);
+                }
+                Err(why) => {
+                    if !why.is_empty() {
+                        self.metrics.preemption_tried();
+                        message = format!("{message} {why}");
+                    }
+                    if none.preemptable == 0 {
+                        // Room that was kept is of no use.
+                        self.scheduler.clear_nomination(&pod.key);
+                        nominated = Some(String::new());
+                    }
+                }
+            }
+        }
+        self.unschedulable(now, pod, none.plugins, message, nominated.as_deref(), out);
+    }
+
+    /// Tells of a pod that found no node, and lets it wait until something happens that matters to these plugins.
+    pub(super) fn unschedulable(
+        &mut self,
+        now: Time,
+        pod: &Pod,
+        plugins: BTreeSet<&'static str>,
+        message: String,
+        nominated: Option<&str>,
+        out: &mut Vec<Effect>,
+    ) {
+        self.attempted(now, pod, "unschedulable");
+        self.queue.unschedulable(now, &pod.key, plugins);
+        self.metrics.incoming("unschedulable", "ScheduleAttemptFailure", 1);
+        let Some(object) = self.object(&pod.key) else { return };
+        self.note(now, requests::not_scheduled(now, &object, "Unschedulable", &message, nominated), out);
+        self.tell(now, &object, EventType::Warning, "FailedScheduling", "Scheduling", message, out);
+    }
+
+    /// Evicts the victims, and keeps the room for the pod.
+    fn make_room(&mut self, now: Time, pod: &Pod, preemption: &Preemption, out: &mut Vec<Effect>) {
+        for victim in &preemption.victims {
+            if let Some(object) = self.object(&victim.key) {
+                let scheduler =
+                    self.scheduler.profile(&pod.scheduler_name).unwrap_or(&self.config.scheduler_name);
+                let note = requests::disrupted(now, &object, scheduler);
+                self.note(now, note, out);
+                let message = format!("Preempted by pod {} on node {}", pod.uid, preemption.name);
+                self.tell(now, &object, EventType::Normal, "Preempted", "Preempting", message, out);
+            }
+            let request = requests::evict(victim);
+            self.send(now, request, Flight::Evict { preemptor: pod.key.clone() }, out);
+        }
+        for key in self.scheduler.outranked(pod, &preemption.name) {
+            self.scheduler.clear_nomination(&key);
+            if let Some(object) = self.object(&key) {
+                self.note(now, Some(requests::no_nomination(&object)), out);
+            }
+        }
+        self.scheduler.nominate(pod.clone(), &preemption.name);
+    }
+}

@@ -1,0 +1,88 @@
+//! Events and conditions of pods.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use icp_core::api::{Object, resources};
+use icp_core::base::Time;
+use icp_core::client::{ApiRequest, ClientEffect, EventNote, EventType, ObjectKey, RequestId};
+
+use super::Effect;
+use super::binding::ANSWER_TIMEOUT;
+use super::driver::SchedulerMachine;
+
+/// Conditions and Events under way at once, beyond which conditions are dropped: the next attempt writes them.
+const NOTES_IN_FLIGHT_MAX: usize = 256;
+/// The same for Events, which wait then: bindings must not wait for them.
+const EVENTS_IN_FLIGHT_MAX: usize = 32;
+/// Events that wait; further ones are dropped.
+const EVENTS_WAITING_MAX: usize = 1 << 17;
+
+/// An Event that was not sent yet.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    at: Time,
+    about: Arc<Object>,
+    note: EventNote,
+}
+
+impl SchedulerMachine {
+    pub(super) fn object(&self, key: &ObjectKey) -> Option<Arc<Object>> {
+        self.informers.get(&resources::PODS)?.store().get_key(key).cloned()
+    }
+
+    /// Writes a condition.
+    pub(super) fn note(&mut self, now: Time, request: Option<ApiRequest>, out: &mut Vec<Effect>) {
+        if let Some(request) = request.filter(|_| self.notes_open.len() < NOTES_IN_FLIGHT_MAX) {
+            self.send_note(now, request, out);
+        }
+    }
+
+    fn send_note(&mut self, now: Time, request: ApiRequest, out: &mut Vec<Effect>) {
+        let id = self.ids.next_id();
+        self.notes_open.insert(id);
+        self.timers.set(id, now + ANSWER_TIMEOUT);
+        out.push(ClientEffect::Request { id, request }.into());
+    }
+
+    /// Whether the request was a condition or an Event; then it is over, and one that waits is sent.
+    pub(super) fn note_ended(&mut self, now: Time, id: RequestId, out: &mut Vec<Effect>) -> bool {
+        if !self.notes_open.remove(&id) {
+            return false;
+        }
+        self.timers.cancel(&id);
+        self.send_events(now, out);
+        true
+    }
+
+    fn send_events(&mut self, now: Time, out: &mut Vec<Effect>) {
+        while self.notes_open.len() < EVENTS_IN_FLIGHT_MAX {
+            let Some(Told { at, about, note }) = self.events_waiting.pop_front() else { return };
+            let name = about.str_at("/spec/schedulerName");
+            let profile = self.scheduler.profile(name).or_else(|| self.scheduler.profiles().next());
+            let recorder = profile.and_then(|p| self.recorders.get_mut(p));
+            if let Some(request) = recorder.and_then(|r| r.record(at, &about, &note)) {
+                self.send_note(now, request, out);
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of an Event, at its few call sites")]
+    pub(super) fn tell(
+        &mut self,
+        now: Time,
+        about: &Arc<Object>,
+        kind: EventType,
+        reason: &'static str,
+        action: &'static str,
+        note: String,
+        out: &mut Vec<Effect>,
+    ) {
+        if self.events_waiting.len() < EVENTS_WAITING_MAX {
+            let note = EventNote { kind, reason, action, note };
+            self.events_waiting.push_back(Told { at: now, about: Arc::clone(about), note });
+        }
+        self.send_events(now, out);
+    }
+}

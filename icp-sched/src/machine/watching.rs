@@ -1,0 +1,307 @@
+//! What is followed, and what is seen of it.
+
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use icp_core::api::labels::Selector;
+use icp_core::api::{Gvr, Object, resources};
+use icp_core::base::Time;
+use icp_core::client::{Delta, EventType, Informer, ListOptions, ObjectKey};
+use serde::Deserialize as _;
+use serde_json::Value;
+
+use super::driver::SchedulerMachine;
+use super::{Effect, requests};
+use crate::model::{Claim, Node, Pod, StorageCapacity, StorageClass, Volume};
+use crate::queue::ClusterEvent;
+
+/// What must be listed before the first decision.
+const NEEDS: [Gvr; 3] = [resources::NODES, resources::PODS, resources::NAMESPACES];
+/// What is followed as well: things that select pods, for default spreading.
+const SELECTORS: [(Gvr, &str); 4] = [
+    (resources::SERVICES, "Service"),
+    (resources::REPLICATION_CONTROLLERS, "ReplicationController"),
+    (resources::REPLICA_SETS, "ReplicaSet"),
+    (resources::STATEFUL_SETS, "StatefulSet"),
+];
+/// And storage.
+const STORAGE: [Gvr; 6] = [
+    resources::PERSISTENT_VOLUME_CLAIMS,
+    resources::PERSISTENT_VOLUMES,
+    resources::STORAGE_CLASSES,
+    Gvr::new("storage.k8s.io", "v1", "csinodes"),
+    Gvr::new("storage.k8s.io", "v1", "csidrivers"),
+    Gvr::new("storage.k8s.io", "v1", "csistoragecapacities"),
+];
+
+impl SchedulerMachine {
+    /// Whether what decisions need was listed completely.
+    #[must_use]
+    pub fn synced(&self) -> bool {
+        let known = |i: &Informer| i.synced() || i.missing();
+        NEEDS.iter().all(|gvr| self.informers.get(gvr).is_some_and(Informer::synced))
+            && self.informers.values().all(known)
+    }
+
+    pub(super) fn follow_all(&mut self, now: Time, out: &mut Vec<Effect>) {
+        for gvr in NEEDS
+            .into_iter()
+            .chain(SELECTORS.map(|(gvr, _)| gvr))
+            .chain([resources::POD_DISRUPTION_BUDGETS])
+            .chain(STORAGE)
+        {
+            let rng = self.rng.child("informers").child(&gvr.path(None));
+            let mut informer = Informer::new(gvr.clone(), ListOptions::default()).with_rng(rng);
+            informer.start(now, &mut self.ids, out);
+            self.informer_of.insert(informer.block(), gvr.clone());
+            self.informers.insert(gvr, informer);
+        }
+    }
+
+    pub(super) fn on_delta(&mut self, now: Time, gvr: &Gvr, delta: &Delta, out: &mut Vec<Effect>) {
+        match gvr.resource.as_ref() {
+            "pods" => self.on_pod(now, delta, out),
+            "nodes" => self.on_node(now, delta),
+            "namespaces" => {
+                let meta = &delta.object().metadata;
+                let cluster = self.scheduler.cluster_mut();
+                if matches!(delta, Delta::Deleted(_)) {
+                    cluster.remove_namespace(&meta.name);
+                } else if cluster.namespace(&meta.name) != Some(&meta.labels) {
+                    cluster.set_namespace(&meta.name, meta.labels.clone());
+                    self.happened(now, ClusterEvent::NamespaceChanged);
+                }
+            }
+            "poddisruptionbudgets" => {
+                let object = delta.object();
+                let budget =
+                    (!matches!(delta, Delta::Deleted(_))).then(|| requests::budget(object)).flatten();
+                self.scheduler.set_budget(ObjectKey::of(object), budget);
+            }
+            "persistentvolumeclaims"
+            | "persistentvolumes"
+            | "storageclasses"
+            | "csinodes"
+            | "csidrivers"
+            | "csistoragecapacities" => self.on_storage(now, gvr, delta, out),
+            _ => self.on_selector(now, gvr, delta),
+        }
+    }
+
+    fn on_storage(&mut self, now: Time, gvr: &Gvr, delta: &Delta, out: &mut Vec<Effect>) {
+        let object = delta.object();
+        let gone = matches!(delta, Delta::Deleted(_));
+        let name = object.metadata.name.clone();
+        let storage = self.scheduler.cluster_mut().storage_mut();
+        match gvr.resource.as_ref() {
+            "persistentvolumeclaims" => {
+                let claim = Claim::from_object(object);
+                let key = ObjectKey::of(object);
+                if gone {
+                    storage.claims.remove(&key)
+                } else {
+                    storage.claims.insert(key, claim)
+                };
+            }
+            "persistentvolumes" => {
+                let volume = Volume::from_object(object);
+                if gone {
+                    storage.volumes.remove(&name)
+                } else {
+                    storage.volumes.insert(name, volume)
+                };
+            }
+            "storageclasses" => {
+                let class = StorageClass::from_object(object);
+                if gone {
+                    storage.classes.remove(&name)
+                } else {
+                    storage.classes.insert(name, class)
+                };
+            }
+            "csidrivers" => {
+                let counts = object.at("/spec/storageCapacity").and_then(Value::as_bool) == Some(true);
+                if counts && !gone {
+                    storage.capacity_drivers.insert(name);
+                } else {
+                    storage.capacity_drivers.remove(&name);
+                }
+            }
+            "csistoragecapacities" => {
+                let key = ObjectKey::of(object);
+                if gone {
+                    storage.capacities.remove(&key);
+                } else {
+                    storage.capacities.insert(key, StorageCapacity::from_object(object));
+                }
+            }
+            _ => {
+                storage.limits.retain(|(node, _), _| *node != name);
+                if !gone {
+                    storage.limits.extend(requests::limits(object));
+                }
+            }
+        }
+        self.bind_prepared(now, out);
+        self.happened(now, ClusterEvent::StorageChanged);
+    }
+
+    fn on_selector(&mut self, now: Time, gvr: &Gvr, delta: &Delta) {
+        let Some((_, kind)) = SELECTORS.into_iter().find(|(g, _)| g == gvr) else { return };
+        let object = delta.object();
+        let meta = &object.metadata;
+        let raw = object.at("/spec/selector").filter(|_| !matches!(delta, Delta::Deleted(_)));
+        let pairs = raw.and_then(|v| BTreeMap::<String, String>::deserialize(v).ok());
+        let cluster = self.scheduler.cluster_mut();
+        let changed = match kind {
+            "Service" => cluster.set_service(&meta.namespace, &meta.name, pairs),
+            "ReplicationController" => {
+                let selector = pairs.and_then(|p| Selector::from_map(&p).ok());
+                cluster.set_controller(&meta.namespace, kind, &meta.name, selector)
+            }
+            _ => {
+                let selector = raw.and_then(|v| Selector::from_label_selector(v).ok());
+                cluster.set_controller(&meta.namespace, kind, &meta.name, selector)
+            }
+        };
+        if changed {
+            self.happened(now, ClusterEvent::SelectorChanged);
+        }
+    }
+
+    fn on_node(&mut self, now: Time, delta: &Delta) {
+        let object = delta.object();
+        let name = &object.metadata.name;
+        let old = self.scheduler.cluster().node_id(name).and_then(|id| self.scheduler.node(id)).cloned();
+        // A node that cannot be read has no room for anything.
+        let new = if matches!(delta, Delta::Deleted(_)) { None } else { Node::from_object(object).ok() };
+        match (old, new) {
+            (None, Some(node)) => {
+                self.scheduler.cluster_mut().set_node(node);
+                self.happened(now, ClusterEvent::NodeAdded);
+            }
+            (Some(old), Some(new)) if old != new => {
+                let changed = [
+                    (old.labels != new.labels, ClusterEvent::NodeLabels),
+                    (
+                        old.taints != new.taints || old.unschedulable != new.unschedulable,
+                        ClusterEvent::NodeTaints,
+                    ),
+                    (
+                        old.allocatable != new.allocatable || old.pods_max != new.pods_max,
+                        ClusterEvent::NodeAllocatable,
+                    ),
+                    (old.features != new.features, ClusterEvent::NodeFeatures),
+                ];
+                self.scheduler.cluster_mut().set_node(new);
+                for (_, event) in changed.into_iter().filter(|(is, _)| *is) {
+                    self.happened(now, event);
+                }
+            }
+            (Some(_), None) => {
+                self.scheduler.cluster_mut().remove_node(name);
+                self.happened(now, ClusterEvent::NodeRemoved);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_pod(&mut self, now: Time, delta: &Delta, out: &mut Vec<Effect>) {
+        let object = delta.object();
+        let key = ObjectKey::of(object);
+        let (pod, fault) = match Pod::from_object(object) {
+            Ok(pod) => (pod, None),
+            Err(e) => (Pod::opaque(object), Some(e.to_string())),
+        };
+        if matches!(delta, Delta::Deleted(_)) || pod.ended {
+            self.queue.remove(&key);
+            self.release(&key, &pod.uid);
+            let seat = self.scheduler.nominated_node(&key).is_some();
+            self.scheduler.clear_nomination(&key);
+            if self.scheduler.cluster_mut().remove_pod(&key).is_some() || seat {
+                self.happened(now, ClusterEvent::PodRemoved);
+            }
+        } else if pod.node.is_some() {
+            self.placed(now, &pod);
+            self.queue.remove(&key);
+            self.scheduler.clear_nomination(&key);
+            self.on_bound(now, pod);
+        } else if self.scheduler.profile(&pod.scheduler_name).is_some() {
+            self.on_pending(now, pod, fault, object, out);
+        }
+    }
+
+    fn on_bound(&mut self, now: Time, pod: Pod) {
+        let cluster = self.scheduler.cluster_mut();
+        let old = cluster.pod(&pod.key).filter(|p| p.node == pod.node).map(|p| p.spec.clone());
+        let confirmed = cluster.is_assumed(&pod.key);
+        let new = pod.spec.clone();
+        cluster.set_pod(pod);
+        let event = match old {
+            Some(old) if old == new && !confirmed => return,
+            Some(old) if !old.terminating && new.terminating => ClusterEvent::PodRemoved,
+            Some(old) if old != new => ClusterEvent::PodChanged,
+            _ => ClusterEvent::PodBound,
+        };
+        self.happened(now, event);
+    }
+
+    fn on_pending(
+        &mut self,
+        now: Time,
+        mut pod: Pod,
+        fault: Option<String>,
+        object: &Arc<Object>,
+        out: &mut Vec<Effect>,
+    ) {
+        let assumed = self.scheduler.cluster().pod(&pod.key);
+        let known = assumed.or_else(|| self.queue.get(&pod.key));
+        if known.is_some_and(|p| p.uid != pod.uid) {
+            // Another pod of that name: the one before is gone.
+            self.queue.remove(&pod.key);
+            self.release(&pod.key, "");
+            self.scheduler.clear_nomination(&pod.key);
+            if self.scheduler.cluster_mut().remove_pod(&pod.key).is_some() {
+                self.happened(now, ClusterEvent::PodRemoved);
+            }
+        }
+        if pod.spec.terminating {
+            self.queue.remove(&pod.key);
+            self.scheduler.clear_nomination(&pod.key);
+            return;
+        }
+        if self.scheduler.cluster().is_assumed(&pod.key) && self.queue.get(&pod.key).is_none() {
+            // It is bound; what is seen here is older.
+            return;
+        }
+        if let Some(message) = fault {
+            self.queue.remove(&pod.key);
+            self.tell(
+                now,
+                object,
+                EventType::Warning,
+                "FailedScheduling",
+                "Scheduling",
+                message.clone(),
+                out,
+            );
+            self.note(now, requests::not_scheduled(now, object, "SchedulerError", &message, None), out);
+            return;
+        }
+        if let Some(node) = &pod.nominated_node
+            && !self.scheduler.cluster().is_assumed(&pod.key)
+        {
+            self.scheduler.nominate(pod.clone(), node);
+        }
+        let profile = self.scheduler.profile(&pod.scheduler_name);
+        if profile.is_some_and(|p| !self.scheduler.minds_gates(p)) {
+            pod.gates.clear();
+        }
+        if let Some(spec) = self.scheduler.cluster().canonical(&pod.spec) {
+            pod.spec = Arc::clone(spec);
+        }
+        self.enqueue(now, pod);
+    }
+}
