@@ -39,7 +39,8 @@ impl Scheduler {
             None => self.survey(pod, crowded),
             Some(wanted) => {
                 let from = self.sample_start();
-                let (survey, next) = survey_some(&self.slots, self.cycle(pod), from, wanted, &crowded);
+                let (survey, next) =
+                    survey_some(&self.profile.slots, self.cycle(pod), from, wanted, &crowded);
                 self.sampled_to(next);
                 survey
             }
@@ -65,7 +66,7 @@ impl Scheduler {
         let mut ids: Vec<NodeId> = names.iter().filter_map(|n| self.cluster.node_id(n)).collect();
         ids.sort_unstable();
         ids.dedup();
-        let totals = totals(&self.slots, self.cycle(pod), &ids);
+        let totals = totals(&self.profile.slots, self.cycle(pod), &ids);
         ids.iter().zip(totals).filter_map(|(id, total)| Some((self.node(*id)?.name.clone(), total))).collect()
     }
 

@@ -8,11 +8,10 @@ use core::fmt;
 
 use icp_core::client::ObjectKey;
 
-use super::extras::Extra;
-use super::fast::{Fast, Outcome};
+use super::fast::Outcome;
 use super::nominated::Nominated;
 use super::preempt::{Budgets, Rooms};
-use super::profile::{Profile, Sampling};
+use super::profile::Profile;
 use super::{SchedulerBuilder, TieBreak};
 use crate::cache::{Cluster, NodeId};
 use crate::framework::{
@@ -65,27 +64,12 @@ pub struct Unschedulable {
 /// ```
 pub struct Scheduler {
     pub(super) cluster: Cluster,
-    pub(super) slots: Vec<Slot>,
     pub(super) nominated: Nominated,
     pub(super) ties: TieBreak,
     pub(super) budgets: Budgets,
     pub(super) rooms: Rooms,
-    pub(super) fast: Fast,
-    /// The plugins are the default ones, with whatever weights: `fast` gives their outcome.
-    pub(super) fast_plugins: bool,
-    /// `fast` gives the outcome of all plugins but those that are on top.
-    pub(super) fast_on: bool,
-    pub(super) extras: Vec<Extra>,
-    /// Of how many nodes one is chosen.
-    pub(super) sampling: Sampling,
-    /// Whether others are evicted for pods that find no node.
-    pub(super) preempts: bool,
-    /// Whether pods wait for their scheduling gates to go.
-    pub(super) gates: bool,
-    /// Whether there is a plugin that is not one of the default ones.
-    pub(super) has_own: bool,
-    /// The name of the profile whose plugins these are.
-    pub(super) name: String,
+    /// The profile that decided last.
+    pub(super) profile: Profile,
     /// The names of all profiles.
     pub(super) names: Vec<String>,
     /// The other profiles.
@@ -97,7 +81,7 @@ impl fmt::Debug for Scheduler {
         f.debug_struct("Scheduler")
             .field("nodes", &self.cluster.node_count())
             .field("pods", &self.cluster.pod_count())
-            .field("plugins", &self.slots.iter().map(|s| s.plugin.name()).collect::<Vec<_>>())
+            .field("plugins", &self.profile.slots.iter().map(|s| s.plugin.name()).collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }
@@ -119,20 +103,11 @@ impl Scheduler {
         let names = core::iter::once(&profile).chain(&others).map(|p| p.name.clone()).collect();
         let mut scheduler = Self {
             cluster: Cluster::default(),
-            slots: profile.slots,
             nominated: Nominated::default(),
             ties,
             budgets: Budgets::default(),
             rooms: Rooms::default(),
-            fast: profile.fast,
-            fast_plugins: profile.fast_plugins,
-            fast_on: profile.fast_on,
-            extras: profile.extras,
-            sampling: profile.sampling,
-            preempts: profile.preempts,
-            gates: profile.gates,
-            has_own: profile.has_own,
-            name: profile.name,
+            profile,
             names,
             others,
         };
@@ -164,7 +139,7 @@ impl Scheduler {
         let crowded = self.crowded(pod);
         let start = self.ties.start(self.cluster.columns().rows());
         let sample = self.sample();
-        if self.fast_on && pod.node.is_none() && sample.is_none() {
+        if self.profile.fast_on && pod.node.is_none() && sample.is_none() {
             match self.decide_fast(pod, start, &crowded) {
                 Outcome::Chosen(choice) => {
                     return Ok(self.placement(NodeId::of(choice.row), choice.feasible));
@@ -177,13 +152,14 @@ impl Scheduler {
             None => self.survey(pod, crowded),
             Some(wanted) => {
                 let from = self.sample_start();
-                let (survey, next) = survey_some(&self.slots, self.cycle(pod), from, wanted, &crowded);
+                let (survey, next) =
+                    survey_some(&self.profile.slots, self.cycle(pod), from, wanted, &crowded);
                 self.sampled_to(next);
                 survey
             }
         };
         let cycle = self.cycle(pod);
-        let totals = totals(&self.slots, cycle, &survey.feasible);
+        let totals = totals(&self.profile.slots, cycle, &survey.feasible);
         let max = totals.iter().copied().max();
         let best: Vec<NodeId> = survey
             .feasible
@@ -209,13 +185,13 @@ impl Scheduler {
 
     /// Why a node will not do now.
     pub(super) fn reject_alone(&mut self, pod: &Pod, id: NodeId) -> Option<Rejection> {
-        if self.fast_plugins
+        if self.profile.fast_plugins
             && pod.node.is_none()
-            && let Some(answer) = self.fast.reject(&self.cluster, &pod.spec, id)
+            && let Some(answer) = self.profile.fast.reject(&self.cluster, &pod.spec, id)
         {
             return answer;
         }
-        match Checks::plan(&self.slots, self.cycle(pod)) {
+        match Checks::plan(&self.profile.slots, self.cycle(pod)) {
             Ok(checks) => checks.check(id),
             Err(rejection) => Some(rejection),
         }
@@ -232,7 +208,7 @@ impl Scheduler {
         self.cluster.prepare(&pod.spec);
         let crowded = self.crowded(pod);
         let survey = self.survey(pod, crowded);
-        Explanation::new(&self.slots, self.cycle(pod), survey)
+        Explanation::new(&self.profile.slots, self.cycle(pod), survey)
     }
 
     /// Holds to a decision: the pod weighs on the node from now on.
@@ -277,7 +253,7 @@ impl Scheduler {
     pub fn reset(&mut self) {
         self.cluster = Cluster::default();
         self.nominated = Nominated::default();
-        self.fast = self.fast.anew();
+        self.profile.fast = self.profile.fast.anew();
         self.budgets = Budgets::default();
         self.rooms = Rooms::default();
         self.others.iter_mut().for_each(|p| p.fast = p.fast.anew());
@@ -303,7 +279,7 @@ impl Scheduler {
     }
 
     pub(super) fn survey(&self, pod: &Pod, crowded: Vec<(NodeId, Rejection)>) -> Survey {
-        let mut survey = survey(&self.slots, self.cycle(pod));
+        let mut survey = survey(&self.profile.slots, self.cycle(pod));
         for (id, rejection) in crowded {
             if let Some(at) = survey.feasible.iter().position(|f| *f == id) {
                 survey.feasible.remove(at);

@@ -30,7 +30,7 @@ impl Scheduler {
     /// The plugins of a pod's profile that are not the default ones, at a point.
     fn own(&mut self, pod: &Pod, point: Point) -> impl DoubleEndedIterator<Item = &dyn Plugin> + use<'_> {
         self.turn_to(pod);
-        let slots: &[Slot] = if self.has_own { &self.slots } else { &[] };
+        let slots: &[Slot] = if self.profile.has_own { &self.profile.slots } else { &[] };
         slots.iter().filter(move |s| s.at(point)).map(|s| &*s.plugin)
     }
 
@@ -42,10 +42,10 @@ impl Scheduler {
     /// Whether an event may give a pod a chance that `plugin` rejected.
     pub(crate) fn hinted(&mut self, plugin: &str, pod: &Pod, event: ClusterEvent) -> bool {
         self.turn_to(pod);
-        if !self.has_own {
+        if !self.profile.has_own {
             return true;
         }
-        let slot = self.slots.iter().find(|s| s.plugin.name() == plugin);
+        let slot = self.profile.slots.iter().find(|s| s.plugin.name() == plugin);
         slot.is_none_or(|s| s.plugin.hint(pod, event))
     }
 
@@ -58,11 +58,15 @@ impl Scheduler {
     /// The node on which a plugin makes room.
     pub(crate) fn post_filter(&mut self, pod: &Pod, none: &Unschedulable) -> Option<String> {
         self.turn_to(pod);
-        if !self.has_own {
+        if !self.profile.has_own {
             return None;
         }
         let cycle = self.cycle(pod);
-        self.slots.iter().filter(|s| s.at(Point::PostFilter)).find_map(|s| s.plugin.post_filter(&cycle, none))
+        self.profile
+            .slots
+            .iter()
+            .filter(|s| s.at(Point::PostFilter))
+            .find_map(|s| s.plugin.post_filter(&cycle, none))
     }
 
     /// Tells plugins that a pod has a node; those that were told are told again if one of them objects.

@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 
 use super::Scheduler;
 use super::fast::{Fast, Outcome};
+use super::profile::Profile;
 use crate::cache::NodeId;
 use crate::framework::{Checks, Cycle, Point, Rejection, Slot};
 use crate::model::{Pod, PodSpec};
@@ -45,7 +46,8 @@ impl Scheduler {
         start: usize,
         crowded: &[(NodeId, Rejection)],
     ) -> Outcome {
-        let Self { cluster, slots, fast, extras, .. } = self;
+        let Self { cluster, profile, .. } = self;
+        let Profile { slots, fast, extras, .. } = profile;
         let asked: SmallVec<[&Slot; 4]> =
             extras.iter().filter(|e| e.minds(&pod.spec)).filter_map(|e| slots.get(e.slot)).collect();
         if asked.is_empty() {

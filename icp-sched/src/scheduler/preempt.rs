@@ -60,7 +60,7 @@ impl Scheduler {
     /// Why there are none, in upstream's words; empty if the pod's profile evicts nobody.
     pub fn preempt(&mut self, pod: &Pod, none: &Unschedulable) -> Result<Preemption, String> {
         self.turn_to(pod);
-        if !self.preempts {
+        if !self.profile.preempts {
             return Err(String::new());
         }
         self.may_preempt(pod)?;
@@ -95,8 +95,9 @@ impl Scheduler {
         statuses: &mut Statuses,
         tried: &mut usize,
     ) -> Option<Preemption> {
-        let Self { cluster, budgets, nominated, rooms, fast, .. } = self;
+        let Self { cluster, budgets, nominated, rooms, profile, .. } = self;
         let ground = Ground { cluster, budgets, nominated };
+        let fast = &mut profile.fast;
         let (best, class) = rooms.best(ground, fast, pod, start);
         if let Some(row) = best {
             let mut victims = Victims::new();
@@ -242,8 +243,8 @@ impl Scheduler {
         pod.spec.requests.scalars.is_empty()
             && pod.spec.host_ports.is_empty()
             && pod.node.is_none()
-            && self.fast_plugins
-            && self.fast.is_plain(&self.cluster, &pod.spec)
+            && self.profile.fast_plugins
+            && self.profile.fast.is_plain(&self.cluster, &pod.spec)
     }
 
     /// The fewest and least important pods whose eviction makes a node do, and what that costs

@@ -49,18 +49,37 @@ impl Sampling {
     }
 }
 
-/// A profile that does not decide at present.
+/// What a scheduler of one name has for itself.
 pub(super) struct Profile {
     pub(super) name: String,
     pub(super) slots: Vec<Slot>,
     pub(super) fast: Fast,
+    /// The plugins are the default ones, with whatever weights: `fast` gives their outcome.
     pub(super) fast_plugins: bool,
+    /// `fast` gives the outcome of all plugins but those that are on top.
     pub(super) fast_on: bool,
     pub(super) extras: Vec<Extra>,
+    /// Of how many nodes one is chosen.
     pub(super) sampling: Sampling,
+    /// Whether others are evicted for pods that find no node.
     pub(super) preempts: bool,
+    /// Whether pods wait for their scheduling gates to go.
     pub(super) gates: bool,
+    /// Whether there is a plugin that is not one of the default ones.
     pub(super) has_own: bool,
+}
+
+impl Profile {
+    /// The same, for a scheduler that goes its own way: what is kept to decide fast is not taken along.
+    pub(super) fn share(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            slots: self.slots.clone(),
+            fast: self.fast.anew(),
+            extras: self.extras.clone(),
+            ..*self
+        }
+    }
 }
 
 impl Scheduler {
@@ -83,62 +102,53 @@ impl Scheduler {
             return;
         }
         let wanted = self.profile(&pod.scheduler_name).or_else(|| self.profiles().next());
-        let Some(wanted) = wanted.filter(|name| *name != self.name).map(String::from) else { return };
+        let Some(wanted) = wanted.filter(|name| *name != self.profile.name).map(String::from) else { return };
         let Some(other) = self.others.iter_mut().find(|p| p.name == wanted) else { return };
-        mem::swap(&mut self.name, &mut other.name);
-        mem::swap(&mut self.slots, &mut other.slots);
-        mem::swap(&mut self.fast, &mut other.fast);
-        mem::swap(&mut self.fast_plugins, &mut other.fast_plugins);
-        mem::swap(&mut self.fast_on, &mut other.fast_on);
-        mem::swap(&mut self.extras, &mut other.extras);
-        mem::swap(&mut self.sampling, &mut other.sampling);
-        mem::swap(&mut self.preempts, &mut other.preempts);
-        mem::swap(&mut self.gates, &mut other.gates);
-        mem::swap(&mut self.has_own, &mut other.has_own);
+        mem::swap(&mut self.profile, other);
     }
 
     /// Whether pods of a profile wait for their scheduling gates to go.
     #[must_use]
     pub fn minds_gates(&self, profile: &str) -> bool {
         let other = self.others.iter().find(|p| p.name == profile);
-        other.map_or(self.gates, |p| p.gates)
+        other.map_or(self.profile.gates, |p| p.gates)
     }
 
     /// Whether the plugins are the default ones, so that decisions follow changes.
     #[cfg(test)]
     pub(crate) const fn is_usual(&self) -> bool {
-        self.fast_plugins
+        self.profile.fast_plugins
     }
 
     /// Whether any profile has a plugin that is not one of the default ones.
     pub(crate) fn has_own_plugins(&self) -> bool {
-        self.has_own || self.others.iter().any(|p| p.has_own)
+        self.profile.has_own || self.others.iter().any(|p| p.has_own)
     }
 
     /// Whether the profile that decided last has a plugin, at any point.
     pub(crate) fn has_plugin(&self, name: &str) -> bool {
-        self.slots.iter().any(|s| s.plugin.name() == name && s.points != Points::NONE)
+        self.profile.slots.iter().any(|s| s.plugin.name() == name && s.points != Points::NONE)
     }
 
     /// How many nodes have to be found that will do; `None` for all.
     pub(super) fn sample(&self) -> Option<usize> {
-        self.sampling.wanted(self.cluster.node_count())
+        self.profile.sampling.wanted(self.cluster.node_count())
     }
 
     /// Where the sample begins.
     pub(super) const fn sample_start(&self) -> usize {
-        self.sampling.next
+        self.profile.sampling.next
     }
 
     /// Where the next sample begins.
     pub(super) const fn sampled_to(&mut self, row: usize) {
-        self.sampling.next = row;
+        self.profile.sampling.next = row;
     }
 
     /// Makes columns for the labels that plugins ask for.
     pub(super) fn follow_topologies(&mut self) {
         let others = self.others.iter().flat_map(|p| &p.slots);
-        let keys = self.slots.iter().chain(others).flat_map(|s| s.plugin.topology_keys());
+        let keys = self.profile.slots.iter().chain(others).flat_map(|s| s.plugin.topology_keys());
         for key in keys {
             self.cluster.follow_topology(&key);
         }

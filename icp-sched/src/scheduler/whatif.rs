@@ -85,36 +85,15 @@ impl Scheduler {
     /// does in the original.
     #[must_use]
     pub fn snapshot(&mut self) -> Self {
-        let other = |p: &Profile| Profile {
-            name: p.name.clone(),
-            slots: p.slots.clone(),
-            fast: p.fast.anew(),
-            fast_plugins: p.fast_plugins,
-            fast_on: p.fast_on,
-            extras: p.extras.clone(),
-            sampling: p.sampling,
-            preempts: p.preempts,
-            gates: p.gates,
-            has_own: p.has_own,
-        };
         Self {
             cluster: self.cluster.snapshot(),
-            slots: self.slots.clone(),
             nominated: self.nominated.share(),
             ties: self.ties.clone(),
             budgets: self.budgets.share(),
             rooms: super::preempt::Rooms::default(),
-            fast: self.fast.anew(),
-            fast_plugins: self.fast_plugins,
-            fast_on: self.fast_on,
-            extras: self.extras.clone(),
-            sampling: self.sampling,
-            preempts: self.preempts,
-            gates: self.gates,
-            has_own: self.has_own,
-            name: self.name.clone(),
+            profile: self.profile.share(),
             names: self.names.clone(),
-            others: self.others.iter().map(other).collect(),
+            others: self.others.iter().map(Profile::share).collect(),
         }
     }
 
