@@ -12,6 +12,7 @@ use icp_core::client::ObjectKey;
 use icp_sched::cache::NodeId;
 use icp_sched::framework::{Cycle, FilterPlan, Plugin, Rejected};
 use icp_sched::model::{Claim, Effect, Pod, PodSpec, StorageClass, Taint, Volume, VolumeSource};
+use icp_sched::plugins::{self, BalancedAllocation, ResourceWeight, ResourcesFit, ScoringStrategy, Shape};
 use icp_sched::{DisruptionBudget, Placement, Scheduler, SchedulerBuilder, TieBreak, Unschedulable};
 use proptest::prelude::*;
 
@@ -54,7 +55,9 @@ impl Plugin for Rows {
 /// Schedulers of all kinds that the fast way serves.
 fn builder(kind: u64) -> SchedulerBuilder {
     let builder = Scheduler::builder();
-    match kind % 8 {
+    let gpu = |weight| ResourceWeight::new("example.com/gpu", weight);
+    let weights = || [ResourceWeight::defaults(), vec![gpu(3)]].concat();
+    match kind % 12 {
         0 => builder.weight("NodeResourcesFit", 5).weight("TaintToleration", 0).without("ImageLocality"),
         1 => builder
             .weight("NodeResourcesBalancedAllocation", 7)
@@ -63,6 +66,18 @@ fn builder(kind: u64) -> SchedulerBuilder {
             .weight("InterPodAffinity", 3),
         2 => builder.plugin(Rows { filters: true }, 3),
         3 => builder.plugin(Rows { filters: false }, 1).weight("NodeResourcesFit", 2),
+        4 => builder.replace(ResourcesFit::new(ScoringStrategy::MostAllocated(weights()))),
+        5 => {
+            let shape = Shape::new(&[(0, 2), (40, 10), (100, 0)]);
+            let ratio = ScoringStrategy::RequestedToCapacityRatio(weights(), shape);
+            builder.replace(ResourcesFit::new(ratio)).weight("NodeResourcesFit", 2)
+        }
+        6 => builder
+            .replace(ResourcesFit::new(ScoringStrategy::LeastAllocated(vec![gpu(1)])))
+            .replace(BalancedAllocation::of(&["cpu", "memory", "example.com/gpu"].map(String::from))),
+        7 => builder.only(
+            plugins::defaults().into_iter().filter(|(p, _)| p.name() != "VolumeRestrictions").collect(),
+        ),
         _ => builder,
     }
 }
@@ -108,7 +123,7 @@ fn with_volumes(rng: &mut Rng, spec: &PodSpec) -> Arc<PodSpec> {
 fn history(seed: u64, steps: usize) -> usize {
     let mut rng = Rng::new(seed);
     let ties = || TieBreak::Seeded(Rng::new(seed));
-    let kind = rng.below(16);
+    let kind = rng.below(18);
     let mut pair = Pair {
         fast: builder(kind).ties(ties()).build(),
         slow: builder(kind).ties(ties()).exhaustive().build(),

@@ -21,6 +21,7 @@
 
 mod cycle;
 mod explain;
+mod kept;
 mod permit;
 mod plugin;
 mod points;
@@ -28,6 +29,9 @@ mod status;
 
 pub(crate) use explain::fit_error;
 pub use explain::{Explanation, NodeReport, Verdict};
+#[doc(hidden)]
+pub use kept::Kept;
+pub(crate) use kept::Part;
 pub(crate) use permit::Waiter;
 pub use permit::{Permit, WaitingPods};
 pub use plugin::{Check, Cycle, FilterPlan, Plugin, SCORE_MAX, normalize};

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use icp_core::client::ApiRequest;
 
-use super::{Permit, Reason, Rejected, WaitingPods};
+use super::{Kept, Permit, Reason, Rejected, WaitingPods};
 use crate::Unschedulable;
 use crate::cache::{Cluster, NodeId};
 use crate::model::{Pod, PodSpec};
@@ -61,6 +61,12 @@ impl core::fmt::Debug for FilterPlan<'_> {
 pub trait Plugin: Send + Sync {
     /// The name, as messages and score lists give it.
     fn name(&self) -> &'static str;
+
+    /// Says that this is a plugin of this crate, whose outcome the engine can keep instead of asking; others cannot.
+    #[doc(hidden)]
+    fn kept(&self) -> Option<Kept> {
+        None
+    }
 
     /// Labels of nodes by which the plugin asks for domains, beyond those that pods name.
     fn topology_keys(&self) -> Vec<String> {

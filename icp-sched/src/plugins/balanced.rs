@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::cache::{Columns, NodeId};
-use crate::framework::{Cycle, Plugin, SCORE_MAX};
+use crate::framework::{Cycle, Kept, Part, Plugin, SCORE_MAX};
 use crate::model::PodSpec;
 use crate::plugins::resources::{self, Take};
 
@@ -26,7 +26,7 @@ impl BalancedAllocation {
 }
 
 /// [`points`] for any resources: one less the standard deviation of the fractions.
-fn points_of(columns: &Columns, pod: &PodSpec, row: usize, names: &[String]) -> i64 {
+pub(crate) fn points_of(columns: &Columns, pod: &PodSpec, row: usize, names: &[String]) -> i64 {
     let mut fractions: Vec<f64> = Vec::new();
     for name in names {
         let (used, have) = resources::used(columns, pod, row, name, Take::Exact);
@@ -44,6 +44,11 @@ fn points_of(columns: &Columns, pod: &PodSpec, row: usize, names: &[String]) -> 
         }
     };
     ((1.0 - deviation) * SCORE_MAX as f64) as i64
+}
+
+/// Whether the plugin cares for the pod, if it looks at these resources.
+pub(crate) fn cares_of(pod: &PodSpec, names: &[String]) -> bool {
+    names.iter().any(|name| resources::asked(pod, name, Take::Exact) != 0)
 }
 
 /// Whether the plugin cares for the pod.
@@ -73,13 +78,17 @@ impl Plugin for BalancedAllocation {
         "NodeResourcesBalancedAllocation"
     }
 
+    fn kept(&self) -> Option<Kept> {
+        Some(Kept(Part::Balance(self.resources.clone())))
+    }
+
     fn score(&self, cycle: &Cycle<'_>, feasible: &[NodeId]) -> Option<Vec<i64>> {
         let (columns, pod) = (cycle.cluster.columns(), cycle.pod);
         let Some(names) = &self.resources else {
             return cares(pod).then(|| feasible.iter().map(|id| points(columns, pod, id.row())).collect());
         };
-        let cares = names.iter().any(|name| resources::asked(pod, name, Take::Exact) != 0);
-        cares.then(|| feasible.iter().map(|id| points_of(columns, pod, id.row(), names)).collect())
+        cares_of(pod, names)
+            .then(|| feasible.iter().map(|id| points_of(columns, pod, id.row(), names)).collect())
     }
 }
 

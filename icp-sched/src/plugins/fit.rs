@@ -7,7 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::cache::{Capacity, Chunks, Columns, Load, NodeId};
-use crate::framework::{Code, Cycle, FilterPlan, Plugin, Reasons, Rejected, SCORE_MAX};
+use crate::framework::{Code, Cycle, FilterPlan, Kept, Part, Plugin, Reasons, Rejected, SCORE_MAX};
 use crate::model::PodSpec;
 use crate::plugins::resources::{self, ResourceWeight, Shape, Take};
 
@@ -30,7 +30,7 @@ impl Default for ScoringStrategy {
 }
 
 impl ScoringStrategy {
-    fn points(&self, columns: &Columns, pod: &PodSpec, row: usize) -> i64 {
+    pub(crate) fn points(&self, columns: &Columns, pod: &PodSpec, row: usize) -> i64 {
         let (list, points): (&[ResourceWeight], &dyn Fn(i64, i64) -> i64) = match self {
             Self::LeastAllocated(list) => (list, &least_requested),
             Self::MostAllocated(list) => (list, &most_requested),
@@ -232,6 +232,10 @@ fn most_requested(requested: i64, capacity: i64) -> i64 {
 impl Plugin for ResourcesFit {
     fn name(&self) -> &'static str {
         "NodeResourcesFit"
+    }
+
+    fn kept(&self) -> Option<Kept> {
+        self.ignored.is_empty().then(|| Kept(Part::Fit(self.strategy.clone())))
     }
 
     fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::cache::{Cluster, NodeId};
-use crate::framework::{Cycle, Plugin, SCORE_MAX};
+use crate::framework::{Cycle, Kept, Part, Plugin, SCORE_MAX};
 use crate::model::PodSpec;
 
 /// Below so many bytes of images a node gets no points.
@@ -34,6 +34,10 @@ pub(crate) fn points(cluster: &Cluster, pod: &PodSpec, id: NodeId) -> i64 {
 impl Plugin for ImageLocality {
     fn name(&self) -> &'static str {
         "ImageLocality"
+    }
+
+    fn kept(&self) -> Option<Kept> {
+        Some(Kept(Part::Usual))
     }
 
     fn score(&self, cycle: &Cycle<'_>, feasible: &[NodeId]) -> Option<Vec<i64>> {

@@ -5,7 +5,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use crate::cache::NodeId;
-use crate::framework::{Cycle, FilterPlan, Plugin, Rejected, normalize};
+use crate::framework::{Cycle, FilterPlan, Kept, Part, Plugin, Rejected, normalize};
 use crate::model::{Node, NodeTerm, PodSpec, PreferredNodeTerm};
 
 const REASON: &str = "node(s) didn't match Pod's node affinity/selector";
@@ -69,6 +69,10 @@ pub(crate) fn rejection() -> Rejected {
 impl Plugin for NodeAffinity {
     fn name(&self) -> &'static str {
         "NodeAffinity"
+    }
+
+    fn kept(&self) -> Option<Kept> {
+        (self.required.is_none() && self.preferred.is_empty()).then_some(Kept(Part::Usual))
     }
 
     fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {

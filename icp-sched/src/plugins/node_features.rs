@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 
 use crate::cache::NodeId;
-use crate::framework::{Cycle, FilterPlan, Plugin, Rejected};
+use crate::framework::{Cycle, FilterPlan, Kept, Part, Plugin, Rejected};
 
 const REASON: &str = "node(s) didn't match Pod's required features";
 
@@ -14,6 +14,10 @@ pub struct NodeDeclaredFeatures;
 impl Plugin for NodeDeclaredFeatures {
     fn name(&self) -> &'static str {
         "NodeDeclaredFeatures"
+    }
+
+    fn kept(&self) -> Option<Kept> {
+        Some(Kept(Part::OnTop))
     }
 
     fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {

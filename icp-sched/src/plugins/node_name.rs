@@ -4,7 +4,7 @@
 use alloc::boxed::Box;
 
 use crate::cache::NodeId;
-use crate::framework::{Cycle, FilterPlan, Plugin, Rejected};
+use crate::framework::{Cycle, FilterPlan, Kept, Part, Plugin, Rejected};
 
 const REASON: &str = "node(s) didn't match the requested node name";
 
@@ -15,6 +15,10 @@ pub struct NodeName;
 impl Plugin for NodeName {
     fn name(&self) -> &'static str {
         "NodeName"
+    }
+
+    fn kept(&self) -> Option<Kept> {
+        Some(Kept(Part::Usual))
     }
 
     fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 
 use crate::cache::NodeId;
-use crate::framework::{Cycle, FilterPlan, Plugin, Rejected};
+use crate::framework::{Cycle, FilterPlan, Kept, Part, Plugin, Rejected};
 
 const REASON: &str = "node(s) didn't have free ports for the requested pod ports";
 
@@ -25,6 +25,10 @@ pub(crate) fn rejection() -> Rejected {
 impl Plugin for NodePorts {
     fn name(&self) -> &'static str {
         "NodePorts"
+    }
+
+    fn kept(&self) -> Option<Kept> {
+        Some(Kept(Part::Usual))
     }
 
     fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {

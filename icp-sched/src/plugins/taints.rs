@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use crate::cache::NodeId;
-use crate::framework::{Cycle, FilterPlan, Plugin, Rejected, normalize};
+use crate::framework::{Cycle, FilterPlan, Kept, Part, Plugin, Rejected, normalize};
 use crate::model::{Effect, Node, PodSpec, Taint};
 
 /// Rejects nodes with a NoSchedule or NoExecute taint that the pod does not tolerate; prefers those with fewer
@@ -41,6 +41,10 @@ pub(crate) fn dislikes(pod: &PodSpec, node: &Node) -> i64 {
 impl Plugin for TaintToleration {
     fn name(&self) -> &'static str {
         "TaintToleration"
+    }
+
+    fn kept(&self) -> Option<Kept> {
+        Some(Kept(Part::Usual))
     }
 
     fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 
 use crate::cache::NodeId;
-use crate::framework::{Cycle, FilterPlan, Plugin, Rejected};
+use crate::framework::{Cycle, FilterPlan, Kept, Part, Plugin, Rejected};
 use crate::model::{Effect, PodSpec, Taint};
 
 const REASON: &str = "node(s) were unschedulable";
@@ -29,6 +29,10 @@ pub(crate) fn rejection() -> Rejected {
 impl Plugin for NodeUnschedulable {
     fn name(&self) -> &'static str {
         "NodeUnschedulable"
+    }
+
+    fn kept(&self) -> Option<Kept> {
+        Some(Kept(Part::Usual))
     }
 
     fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {

@@ -1,24 +1,21 @@
 //! Putting a scheduler together.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
 use super::extras::{Extra, Wanted};
-use super::fast::{Fast, Rules, is_for_volumes, is_on_top};
+use super::fast::{Fast, Rules, is_for_volumes};
 use super::profile::{Profile, Sampling};
 use super::{DEFAULT_SCHEDULER, Scheduler, TieBreak};
-use crate::framework::{Plugin, Points, Slot};
+use crate::framework::{Kept, Part, Plugin, Points, Slot};
 use crate::plugins;
 
 /// Puts a [`Scheduler`] together.
 pub struct SchedulerBuilder {
     slots: Vec<Slot>,
-    /// The names of plugins that are not as they are by default.
-    changed: BTreeSet<&'static str>,
     ties: TieBreak,
     fast: bool,
     name: String,
@@ -41,7 +38,6 @@ impl Default for SchedulerBuilder {
     fn default() -> Self {
         Self {
             slots: everywhere(plugins::defaults()),
-            changed: BTreeSet::new(),
             ties: TieBreak::default(),
             fast: true,
             name: DEFAULT_SCHEDULER.into(),
@@ -64,7 +60,6 @@ impl SchedulerBuilder {
     /// Adds a plugin after the others; its points are multiplied by `weight`.
     #[must_use]
     pub fn plugin(mut self, plugin: impl Plugin + 'static, weight: i64) -> Self {
-        self.changed.insert(plugin.name());
         self.slots.push(Slot { plugin: Arc::new(plugin), weight, points: Points::ALL });
         self
     }
@@ -73,7 +68,6 @@ impl SchedulerBuilder {
     /// there is none.
     #[must_use]
     pub fn replace(mut self, plugin: impl Plugin + 'static) -> Self {
-        self.changed.insert(plugin.name());
         match self.slots.iter_mut().find(|s| s.plugin.name() == plugin.name()) {
             Some(slot) => slot.plugin = Arc::new(plugin),
             None => self.slots.push(Slot { plugin: Arc::new(plugin), weight: 1, points: Points::ALL }),
@@ -115,7 +109,6 @@ impl SchedulerBuilder {
     #[must_use]
     pub fn only(mut self, plugins: Vec<(Box<dyn Plugin>, i64)>) -> Self {
         self.slots = everywhere(plugins);
-        self.changed = self.slots.iter().map(|s| s.plugin.name()).collect();
         self
     }
 
@@ -127,7 +120,6 @@ impl SchedulerBuilder {
             points,
         });
         self.slots = slots.collect();
-        self.changed = self.slots.iter().map(|s| s.plugin.name()).collect();
         self
     }
 
@@ -174,24 +166,20 @@ impl SchedulerBuilder {
     }
 
     fn into_profile(self) -> Profile {
-        let known = |name: &str| !self.changed.contains(name);
-        let names = || self.slots.iter().map(|s| (s.plugin.name(), s.weight));
-        let rules = Rules::of(names().filter(|(name, _)| known(name))).filter(|_| self.fast);
-        let extras: Vec<Extra> = names()
-            .enumerate()
-            .filter_map(|(slot, (name, _))| match name {
-                name if !known(name) => Some(Extra { slot, wanted: Wanted::Always }),
-                name if is_for_volumes(name) => Some(Extra { slot, wanted: Wanted::ByVolumes }),
-                name if is_on_top(name) => Some(Extra { slot, wanted: Wanted::ByFeatures }),
-                _ => None,
-            })
-            .collect();
-        let defaults = plugins::defaults();
-        let own =
-            |s: &Slot| defaults.iter().all(|(p, _)| p.name() != s.plugin.name()) || !known(s.plugin.name());
+        let rules = Rules::of(self.slots.iter()).filter(|_| self.fast);
+        let extra = |(slot, s): (usize, &Slot)| {
+            let wanted = match s.plugin.kept() {
+                None => Wanted::Always,
+                Some(Kept(Part::OnTop)) if is_for_volumes(s.plugin.name()) => Wanted::ByVolumes,
+                Some(Kept(Part::OnTop)) => Wanted::ByFeatures,
+                Some(_) => return None,
+            };
+            Some(Extra { slot, wanted })
+        };
+        let extras: Vec<Extra> = self.slots.iter().enumerate().filter_map(extra).collect();
         Profile {
             name: self.name,
-            has_own: self.slots.iter().any(own),
+            has_own: extras.iter().any(|e| e.wanted == Wanted::Always),
             slots: self.slots,
             fast_plugins: rules.is_some() && extras.iter().all(|e| e.wanted != Wanted::Always),
             fast_on: rules.is_some(),

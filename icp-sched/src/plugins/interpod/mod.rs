@@ -6,7 +6,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::cache::{Cluster, NO_DOMAIN, NodeId};
-use crate::framework::{Cycle, FilterPlan, Plugin, Rejected, SCORE_MAX};
+use crate::framework::{Cycle, FilterPlan, Kept, Part, Plugin, Rejected, SCORE_MAX};
 use crate::model::PodSpec;
 
 use pulls::HARD_WEIGHT;
@@ -95,6 +95,11 @@ pub(crate) fn normalized(sum: i64, least: i64, most: i64) -> i64 {
 impl Plugin for InterPodAffinity {
     fn name(&self) -> &'static str {
         "InterPodAffinity"
+    }
+
+    fn kept(&self) -> Option<Kept> {
+        let usual = self.hard_weight == HARD_WEIGHT && !self.ignore_preferences_of_existing;
+        usual.then_some(Kept(Part::Usual))
     }
 
     fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {

@@ -10,7 +10,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::cache::{Cluster, NO_DOMAIN, NodeId};
-use crate::framework::{Cycle, FilterPlan, Plugin};
+use crate::framework::{Cycle, FilterPlan, Kept, Part, Plugin};
 use crate::model::{Node, PodSpec, SpreadConstraint};
 use crate::plugins::{node_affinity, taints};
 
@@ -89,6 +89,10 @@ pub(crate) fn domain(cluster: &Cluster, column: Option<usize>, row: usize) -> u3
 impl Plugin for PodTopologySpread {
     fn name(&self) -> &'static str {
         "PodTopologySpread"
+    }
+
+    fn kept(&self) -> Option<Kept> {
+        self.list.is_none().then_some(Kept(Part::Usual))
     }
 
     fn topology_keys(&self) -> Vec<String> {

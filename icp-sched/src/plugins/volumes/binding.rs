@@ -10,7 +10,7 @@ use icp_core::client::ObjectKey;
 
 use super::claims;
 use crate::cache::{Cluster, NodeId, Storage};
-use crate::framework::{Cycle, FilterPlan, Plugin, Rejected};
+use crate::framework::{Cycle, FilterPlan, Kept, Part, Plugin, Rejected};
 use crate::model::{Claim, Node, NodeTerm, PodSpec, StorageCapacity, StorageClass, Volume, VolumeSource};
 use crate::plugins::Shape;
 
@@ -192,6 +192,10 @@ fn outright(cluster: &Cluster, pod: &PodSpec) -> Option<Rejected> {
 impl Plugin for VolumeBinding {
     fn name(&self) -> &'static str {
         "VolumeBinding"
+    }
+
+    fn kept(&self) -> Option<Kept> {
+        Some(Kept(Part::OnTop))
     }
 
     fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {

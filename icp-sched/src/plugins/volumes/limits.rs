@@ -7,7 +7,7 @@ use alloc::string::String;
 
 use super::claims;
 use crate::cache::{Cluster, NodeId};
-use crate::framework::{Cycle, FilterPlan, Plugin, Rejected};
+use crate::framework::{Cycle, FilterPlan, Kept, Part, Plugin, Rejected};
 use crate::model::{PodSpec, VolumeSource};
 
 const REASON: &str = "node(s) exceed max volume count";
@@ -41,6 +41,10 @@ fn inline(pod: &PodSpec, driver: &str) -> usize {
 impl Plugin for NodeVolumeLimits {
     fn name(&self) -> &'static str {
         "NodeVolumeLimits"
+    }
+
+    fn kept(&self) -> Option<Kept> {
+        Some(Kept(Part::OnTop))
     }
 
     fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {

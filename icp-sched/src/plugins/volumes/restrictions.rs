@@ -7,7 +7,7 @@ use icp_core::client::ObjectKey;
 
 use super::claims;
 use crate::cache::NodeId;
-use crate::framework::{Cycle, FilterPlan, Plugin, Rejected};
+use crate::framework::{Cycle, FilterPlan, Kept, Part, Plugin, Rejected};
 use crate::model::VolumeSource;
 
 const REASON_DISK: &str = "node(s) had no available disk";
@@ -33,6 +33,10 @@ fn excludes(a: &VolumeSource, b: &VolumeSource) -> bool {
 impl Plugin for VolumeRestrictions {
     fn name(&self) -> &'static str {
         "VolumeRestrictions"
+    }
+
+    fn kept(&self) -> Option<Kept> {
+        Some(Kept(Part::OnTop))
     }
 
     fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {

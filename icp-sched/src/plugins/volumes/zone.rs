@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::claims;
 use crate::cache::NodeId;
-use crate::framework::{Cycle, FilterPlan, Plugin, Rejected};
+use crate::framework::{Cycle, FilterPlan, Kept, Part, Plugin, Rejected};
 
 const REASON: &str = "node(s) had no available volume zone";
 /// The labels of zones and regions, with their names of before.
@@ -23,6 +23,10 @@ pub struct VolumeZone;
 impl Plugin for VolumeZone {
     fn name(&self) -> &'static str {
         "VolumeZone"
+    }
+
+    fn kept(&self) -> Option<Kept> {
+        Some(Kept(Part::OnTop))
     }
 
     fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {

@@ -39,7 +39,7 @@ use crate::model::PodSpec;
 use crate::plugins::{node_affinity, spread};
 use crate::scheduler::TieBreak;
 
-pub(super) use self::rules::{Rules, is_for_volumes, is_on_top};
+pub(super) use self::rules::{Rules, is_for_volumes};
 
 /// What all indexes together may take, in bytes, and what one takes for a row: its place, and its bit in a few buckets;
 /// for a class to which other pods matter, also as what the row was counted.
@@ -349,7 +349,7 @@ impl Fast {
         hidden: &[(NodeId, Rejection)],
     ) -> Option<Choice> {
         let Self { feed, sheet, kinds, states, rules, scratch, .. } = self;
-        let state = states.get_mut(at).filter(|s| s.can_sweep() && !s.unusual)?;
+        let state = states.get_mut(at).filter(|s| s.can_sweep(rules) && !s.unusual)?;
         let kinds = kinds.get(state.kinds)?;
         let view = View { cluster, feed, sheet, kinds, rules };
         let rows = cluster.columns().rows();
@@ -379,7 +379,7 @@ impl Fast {
         start: usize,
         hidden: &[(NodeId, Rejection)],
     ) -> Option<Choice> {
-        let state = self.states.get_mut(at).filter(|s| s.can_be_loose() && !s.unusual)?;
+        let state = self.states.get_mut(at).filter(|s| s.can_be_loose(&self.rules) && !s.unusual)?;
         let rows = cluster.columns().rows();
         let since = usize::try_from(self.feed.end() - state.asked).unwrap_or(usize::MAX);
         state.asked = self.feed.end();

@@ -1,11 +1,15 @@
-//! Which of the default plugins take part, and with what weights.
+//! Which of the default plugins take part, with what weights and arguments.
+
+use alloc::string::String;
+use alloc::vec::Vec;
 
 use super::index::POINTS_MAX;
 use crate::cache::Columns;
+use crate::framework::{Kept, Part, Point, Slot};
 use crate::model::PodSpec;
-use crate::plugins::{balanced, fit};
+use crate::plugins::{ScoringStrategy, balanced, fit};
 
-/// Weights by plugin, 0 for those that do not score; and which filter.
+/// Weights by plugin, 0 for those that do not score, and what fit and balance look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::scheduler) struct Rules {
     pub(super) taints: i64,
@@ -15,12 +19,16 @@ pub(in crate::scheduler) struct Rules {
     pub(super) interpod: i64,
     pub(super) balanced: i64,
     pub(super) images: i64,
+    /// Another strategy than the usual one.
+    pub(super) strategy: Option<ScoringStrategy>,
+    /// Other resources to balance than the usual ones.
+    pub(super) balance_of: Option<Vec<String>>,
 }
 
 impl Default for Rules {
     /// The weights of upstream (`getDefaultPlugins`).
     fn default() -> Self {
-        Self { taints: 3, affinity: 2, fit: 1, spread: 2, interpod: 2, balanced: 1, images: 1 }
+        Self { taints: 3, affinity: 2, fit: 1, spread: 2, interpod: 2, balanced: 1, images: 1, ..Self::NONE }
     }
 }
 
@@ -28,57 +36,96 @@ impl Default for Rules {
 const WEIGHT_MAX: i64 = 50;
 
 impl Rules {
-    /// The rules of the default plugins with other weights; `None` if they are not those that are known here.
-    pub(in crate::scheduler) fn of<'p>(plugins: impl Iterator<Item = (&'p str, i64)>) -> Option<Self> {
-        let mut rules =
-            Self { taints: 0, affinity: 0, fit: 0, spread: 0, interpod: 0, balanced: 0, images: 0 };
-        let mut filters = 0;
-        for (name, weight) in plugins {
-            let slot = match name {
-                "TaintToleration" => &mut rules.taints,
-                "NodeAffinity" => &mut rules.affinity,
-                "NodeResourcesFit" => &mut rules.fit,
-                "PodTopologySpread" => &mut rules.spread,
-                "InterPodAffinity" => &mut rules.interpod,
-                "NodeResourcesBalancedAllocation" => &mut rules.balanced,
-                "ImageLocality" => &mut rules.images,
-                "NodeUnschedulable" | "NodeName" | "NodePorts" => {
-                    filters += 1;
-                    continue;
+    const NONE: Self = Self {
+        taints: 0,
+        affinity: 0,
+        fit: 0,
+        spread: 0,
+        interpod: 0,
+        balanced: 0,
+        images: 0,
+        strategy: None,
+        balance_of: None,
+    };
+
+    /// The rules of these plugins; `None` if they are not those that are known here. Plugins that are asked on top are
+    /// not looked at.
+    pub(in crate::scheduler) fn of<'p>(slots: impl Iterator<Item = &'p Slot>) -> Option<Self> {
+        let mut rules = Self::NONE;
+        let mut filters = FILTERS.iter();
+        let (mut balanced, mut images) = (false, false);
+        for slot in slots {
+            let Some(Kept(part)) = slot.plugin.kept() else { continue };
+            if part == Part::OnTop {
+                continue;
+            }
+            let weight = if slot.at(Point::Score) { slot.weight } else { 0 };
+            let name = slot.plugin.name();
+            match name {
+                "NodeResourcesBalancedAllocation" if !core::mem::replace(&mut balanced, true) => {
+                    rules.balanced = weight;
                 }
-                // Asked about each node, for pods that have what they look at.
-                _ if is_on_top(name) => continue,
-                _ => return None,
-            };
-            *slot = weight;
-            filters += usize::from(!matches!(name, "NodeResourcesBalancedAllocation" | "ImageLocality"));
+                "ImageLocality" if !core::mem::replace(&mut images, true) => rules.images = weight,
+                // Every filter takes part, in the usual order: who rejects a node first is told.
+                _ if filters.next() != Some(&name) || !slot.at(Point::Filter) => {
+                    return None;
+                }
+                "TaintToleration" => rules.taints = weight,
+                "NodeAffinity" => rules.affinity = weight,
+                "NodeResourcesFit" => rules.fit = weight,
+                "PodTopologySpread" => rules.spread = weight,
+                "InterPodAffinity" => rules.interpod = weight,
+                _ => {}
+            }
+            match part {
+                Part::Fit(strategy) if strategy != ScoringStrategy::default() => {
+                    rules.strategy = Some(strategy)
+                }
+                Part::Balance(names) => rules.balance_of = names,
+                Part::Fit(_) | Part::Usual | Part::OnTop => {}
+            }
         }
-        // Every filter takes part; those that only score may be left out.
-        (filters == FILTERS && rules.all().iter().all(|w| (0..=WEIGHT_MAX).contains(w))).then_some(rules)
+        let fine = filters.next().is_none() && rules.all().iter().all(|w| (0..=WEIGHT_MAX).contains(w));
+        fine.then_some(rules)
     }
 
     const fn all(&self) -> [i64; 7] {
         [self.taints, self.affinity, self.fit, self.spread, self.interpod, self.balanced, self.images]
     }
 
+    /// Whether fit and balance are what a sweep works out.
+    pub(super) const fn can_sweep(&self) -> bool {
+        self.strategy.is_none() && self.balance_of.is_none()
+    }
+
     /// The points of fit and balance of a row, if the index can hold them.
     pub(super) fn local(&self, columns: &Columns, spec: &PodSpec, row: usize) -> Option<i64> {
-        let balance = if balanced::cares(spec) { balanced::points(columns, spec, row) } else { 0 };
-        let points = fit::least_allocated(columns, spec, row)
-            .saturating_mul(self.fit)
-            .saturating_add(balance.saturating_mul(self.balanced));
+        let fit = match &self.strategy {
+            None => fit::least_allocated(columns, spec, row),
+            Some(strategy) => strategy.points(columns, spec, row),
+        };
+        let balance = match &self.balance_of {
+            None if balanced::cares(spec) => balanced::points(columns, spec, row),
+            Some(names) if balanced::cares_of(spec, names) => balanced::points_of(columns, spec, row, names),
+            _ => 0,
+        };
+        let points = fit.saturating_mul(self.fit).saturating_add(balance.saturating_mul(self.balanced));
         usize::try_from(points).ok().filter(|p| *p <= POINTS_MAX)?;
         Some(points)
     }
 }
 
-/// How many default plugins filter whatever the pod has.
-const FILTERS: usize = 8;
-
-/// Whether a default plugin minds volumes or features, which few pods have.
-pub(in crate::scheduler) fn is_on_top(name: &str) -> bool {
-    is_for_volumes(name) || name == "NodeDeclaredFeatures"
-}
+/// The default plugins that filter whatever the pod has, in order.
+const FILTERS: [&str; 8] = [
+    "NodeUnschedulable",
+    "NodeName",
+    "TaintToleration",
+    "NodeAffinity",
+    "NodePorts",
+    "NodeResourcesFit",
+    "PodTopologySpread",
+    "InterPodAffinity",
+];
 
 /// Whether a default plugin minds volumes.
 pub(in crate::scheduler) fn is_for_volumes(name: &str) -> bool {
@@ -87,18 +134,46 @@ pub(in crate::scheduler) fn is_for_volumes(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use alloc::boxed::Box;
+    use alloc::sync::Arc;
+
     use super::*;
-    use crate::plugins::defaults;
+    use crate::framework::{Plugin, Points};
+    use crate::plugins::{ResourceWeight, ResourcesFit, defaults};
+
+    fn slots(plugins: Vec<(Box<dyn Plugin>, i64)>) -> Vec<Slot> {
+        let all = plugins.into_iter();
+        all.map(|(plugin, weight)| Slot { plugin: plugin.into(), weight, points: Points::ALL }).collect()
+    }
 
     #[test]
     fn the_default_plugins_have_the_default_rules() {
-        let all = defaults();
-        let list = || all.iter().map(|(p, weight)| (p.name(), *weight));
-        assert_eq!(Rules::of(list()), Some(Rules::default()));
-        assert_eq!(Rules::of(list().filter(|(n, _)| *n != "NodeName")), None);
-        let without = Rules::of(list().filter(|(n, _)| *n != "ImageLocality")).unwrap();
-        assert_eq!(without, Rules { images: 0, ..Rules::default() });
-        assert_eq!(Rules::of(list().chain([("Odd", 1)])), None);
-        assert_eq!(Rules::of(list().map(|(n, w)| (n, w * 1000))), None);
+        let all = slots(defaults());
+        let rules = |keep: &dyn Fn(&str) -> bool| Rules::of(all.iter().filter(|s| keep(s.plugin.name())));
+        assert_eq!(rules(&|_| true), Some(Rules::default()));
+        assert_eq!(rules(&|n| n != "NodeName"), None);
+        assert_eq!(rules(&|n| n != "ImageLocality"), Some(Rules { images: 0, ..Rules::default() }));
+        assert_eq!(Rules::of(all.iter().chain(&all[..1])), None);
+        assert_eq!(Rules::of(all.iter().chain(&all[13..14])), None);
+        assert_eq!(Rules::of(all.iter().rev()), None);
+        let mut heavy = all.clone();
+        heavy.iter_mut().for_each(|s| s.weight *= 1000);
+        assert_eq!(Rules::of(heavy.iter()), None);
+    }
+
+    #[test]
+    fn arguments_and_points_count() {
+        let mut all = slots(defaults());
+        let packing = ScoringStrategy::MostAllocated(ResourceWeight::defaults());
+        all[5].plugin = Arc::new(ResourcesFit::new(packing.clone()));
+        all[2].points = Points::of(&[Point::PreFilter, Point::Filter]);
+        let want = Rules { taints: 0, strategy: Some(packing), ..Rules::default() };
+        assert_eq!(Rules::of(all.iter()), Some(want));
+        all[5].plugin = Arc::new(ResourcesFit::default().ignoring(&["a.com/b".into()], &[]));
+        assert_eq!(Rules::of(all.iter()), None);
+        all[5].plugin = Arc::new(ResourcesFit::default());
+        assert!(Rules::of(all.iter()).is_some());
+        all[3].points = Points::of(&[Point::Score]);
+        assert_eq!(Rules::of(all.iter()), None);
     }
 }

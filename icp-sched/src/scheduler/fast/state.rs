@@ -113,13 +113,18 @@ impl ClassState {
     }
 
     /// Whether a sweep decides: other pods matter only by what they take, and amounts are usual.
-    pub(super) fn can_sweep(&self) -> bool {
-        !self.counted && self.spec.host_ports.is_empty() && Sheet::takes(&self.spec)
+    pub(super) fn can_sweep(&self, rules: &Rules) -> bool {
+        !self.counted && self.is_swept(rules)
     }
 
     /// Whether its index may be loose.
-    pub(super) fn can_be_loose(&self) -> bool {
-        self.counted && self.spec.host_ports.is_empty() && Sheet::takes(&self.spec)
+    pub(super) fn can_be_loose(&self, rules: &Rules) -> bool {
+        self.counted && self.is_swept(rules)
+    }
+
+    /// Whether a sweep gives its points.
+    fn is_swept(&self, rules: &Rules) -> bool {
+        rules.can_sweep() && self.spec.host_ports.is_empty() && Sheet::takes(&self.spec)
     }
 
     /// Makes an index that is loose tight, or the other way round; the index shows the present before.
@@ -200,9 +205,8 @@ impl ClassState {
     fn make_index(&mut self, view: View<'_>, scratch: &mut Vec<i16>) {
         let mut index = Index::default();
         let swept = !self.loose
-            && self.spec.host_ports.is_empty()
+            && self.is_swept(view.rules)
             && view.sheet.is_present(view.feed)
-            && Sheet::takes(&self.spec)
             && view.sheet.sweep(view.cluster.columns(), &self.spec, view.rules, scratch).is_some();
         let rows = view.cluster.columns().rows();
         index.reserve(rows);
