@@ -24,6 +24,8 @@ pub(super) enum Args {
     Plugin(Box<dyn Plugin>),
     /// How long a pod waits for its volumes, and the plugin if it scores.
     Volumes { timeout_seconds: i64, plugin: Option<Box<dyn Plugin>> },
+    /// On how many nodes room is looked for: a part in percent, and at least so many.
+    Candidates { percent: u8, absolute: usize },
 }
 
 /// Reads the arguments of a built-in plugin.
@@ -269,10 +271,14 @@ fn affinity(fields: &Fields<'_>) -> Args {
     }
 }
 
-/// Every node is tried here, so that these change nothing.
+/// Every node is tried unless a file says otherwise; of two fields, the one that is not named is upstream's default.
 fn preemption(fields: &Fields<'_>) -> Args {
-    let percent = fields.int("minCandidateNodesPercentage").unwrap_or(10);
-    let absolute = fields.int("minCandidateNodesAbsolute").unwrap_or(100);
+    let (percent, absolute) =
+        (fields.int("minCandidateNodesPercentage"), fields.int("minCandidateNodesAbsolute"));
+    if percent.is_none() && absolute.is_none() {
+        return Args::Default;
+    }
+    let (percent, absolute) = (percent.unwrap_or(10), absolute.unwrap_or(100));
     if !(0..=100).contains(&percent) {
         fields.invalid("minCandidateNodesPercentage", percent, "not in valid range [0, 100]");
     }
@@ -287,7 +293,10 @@ fn preemption(fields: &Fields<'_>) -> Args {
             fields.invalid(field, 0, format!("cannot be zero at the same time as {other}"));
         }
     }
-    Args::Default
+    Args::Candidates {
+        percent: u8::try_from(percent).unwrap_or_default(),
+        absolute: usize::try_from(absolute).unwrap_or_default(),
+    }
 }
 
 fn volumes(fields: &Fields<'_>) -> Args {

@@ -119,6 +119,11 @@ impl SchedulerConfiguration {
             |name: &str, point| profile.plugins.iter().any(|p| p.name == name && p.points.contains(point));
         let builder =
             if has("DefaultPreemption", Point::PostFilter) { builder } else { builder.without_preemption() };
+        let preemption = profile.arguments.get("DefaultPreemption");
+        let builder = match args::read("DefaultPreemption", Fields::new("", preemption, &Faults::default())) {
+            Args::Candidates { percent, absolute } => builder.preemption_candidates(percent, absolute),
+            _ => builder,
+        };
         let builder =
             if has("SchedulingGates", Point::PreEnqueue) { builder } else { builder.without_gates() };
         let mut usual: BTreeMap<&str, Box<dyn Plugin>> =
@@ -153,7 +158,7 @@ impl SchedulerConfiguration {
                         changed = true;
                         plugin
                     }
-                    Args::Default | Args::Volumes { plugin: None, .. } => default,
+                    Args::Default | Args::Volumes { plugin: None, .. } | Args::Candidates { .. } => default,
                 }
             };
             list.push((plugin, enabled.weight, enabled.points));

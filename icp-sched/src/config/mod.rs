@@ -1,9 +1,10 @@
 //! `KubeSchedulerConfiguration`, version v1: what kube-scheduler reads from `--config`.
 //!
 //! A document is read strictly, defaulted and validated as upstream does it; every fault names its field. Where this
-//! scheduler differs: `percentageOfNodesToScore` is 100 unless the file says otherwise; `parallelism`, `clientConnection`
-//! but for its kubeconfig, `enableProfiling`, `enableContentionProfiling`, `delayCacheUntilActive` and the arguments of
-//! DefaultPreemption are checked and have no effect, because a decision is one thread's and looks at all nodes anyway.
+//! scheduler differs: `percentageOfNodesToScore` is 100 unless the file says otherwise, and room is looked for on all
+//! nodes unless the arguments of DefaultPreemption name how many will do; `parallelism`, `clientConnection` but for its
+//! kubeconfig, `enableProfiling`, `enableContentionProfiling` and `delayCacheUntilActive` are checked and have no effect,
+//! because a decision is one thread's.
 //!
 //! ```
 //! use icp_core::base::Rng;

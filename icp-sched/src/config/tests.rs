@@ -287,6 +287,37 @@ fn plugins_of_ones_own_come_from_the_file_too() {
     assert_eq!(error, "profiles[0].pluginConfig: Invalid value: {}: Avoid: node is missing");
 }
 
+#[test]
+fn room_is_looked_for_on_as_many_nodes_as_the_file_says() {
+    let node_of = |args: Value| {
+        let config = json!({"profiles": [{"pluginConfig": [{"name": "DefaultPreemption", "args": args}]}]});
+        let mut s = read(config).unwrap().scheduler(&Registry::default()).unwrap().build();
+        let pod = |name: &str, priority| {
+            let spec = crate::model::PodSpec { priority, ..crate::model::PodSpec::asking(900, 1) };
+            crate::model::Pod::new(name, alloc::sync::Arc::new(spec))
+        };
+        for n in 0..200 {
+            s.cluster_mut().set_node(Node::new(&format!("n{n:03}"), 1000, 1 << 30, 110));
+            let mut there = pod(&format!("p{n:03}"), 500 - n);
+            there.node = Some(format!("n{n:03}"));
+            s.cluster_mut().set_pod(there);
+        }
+        let x = pod("x", 1000);
+        let none = s.schedule(&x).unwrap_err();
+        s.preempt(&x, &none).unwrap().name
+    };
+    // The later a node, the better.
+    for (args, want) in [
+        (json!({}), "n199"),
+        (json!({"minCandidateNodesPercentage": 10}), "n099"),
+        (json!({"minCandidateNodesAbsolute": 7}), "n019"),
+        (json!({"minCandidateNodesPercentage": 1, "minCandidateNodesAbsolute": 7}), "n006"),
+        (json!({"minCandidateNodesPercentage": 75, "minCandidateNodesAbsolute": 7}), "n149"),
+    ] {
+        assert_eq!(node_of(args.clone()), want, "{args}");
+    }
+}
+
 #[cfg(feature = "yaml")]
 mod files {
     use super::*;

@@ -8,6 +8,7 @@ use core::fmt;
 
 use super::extras::{Extra, Wanted};
 use super::fast::{Fast, Rules, is_for_volumes};
+use super::preempt::Candidates;
 use super::profile::{Profile, Sampling};
 use super::{DEFAULT_SCHEDULER, Scheduler, TieBreak};
 use crate::framework::{Kept, Part, Plugin, Points, Slot};
@@ -21,6 +22,7 @@ pub struct SchedulerBuilder {
     name: String,
     percentage: u8,
     preempts: bool,
+    candidates: Option<Candidates>,
     gates: bool,
     profiles: Vec<SchedulerBuilder>,
 }
@@ -43,6 +45,7 @@ impl Default for SchedulerBuilder {
             name: DEFAULT_SCHEDULER.into(),
             percentage: 100,
             preempts: true,
+            candidates: None,
             gates: true,
             profiles: Vec::new(),
         }
@@ -157,6 +160,16 @@ impl SchedulerBuilder {
         self
     }
 
+    /// Looks for pods to evict on nodes from a drawn one on, until so many of them will do and one of these breaks no
+    /// disruption budget (`minCandidateNodesPercentage` and `minCandidateNodesAbsolute`; upstream's are 10 and 100). So
+    /// many are `percentage` of the nodes on which evicting pods could help, or `absolute` if that is more. Unless this
+    /// is called, every node is looked at, and the choice is the best there is.
+    #[must_use]
+    pub fn preemption_candidates(mut self, percentage: u8, absolute: usize) -> Self {
+        self.candidates = Some(Candidates { percent: percentage.min(100), absolute });
+        self
+    }
+
     /// Adds a profile: pods that ask for a scheduler of its name are decided on by its plugins, on the same cluster. Its
     /// own profiles and ties do not count.
     #[must_use]
@@ -187,6 +200,7 @@ impl SchedulerBuilder {
             fast: Fast::new(rules.unwrap_or_default()),
             sampling: Sampling::new(self.percentage),
             preempts: self.preempts,
+            candidates: self.candidates,
             gates: self.gates,
         }
     }

@@ -1,9 +1,11 @@
 //! DefaultPreemption: which pods to evict so that a more important one finds room.
 //!
 //! Upstream tries a tenth of the nodes that could help, from a random one on; here all of them are looked at, so that
-//! the choice is the best there is.
+//! the choice is the best there is, unless [`SchedulerBuilder::preemption_candidates`](super::SchedulerBuilder) says
+//! how many will do.
 
 mod budgets;
+mod candidates;
 mod cost;
 mod rooms;
 #[cfg(test)]
@@ -19,6 +21,7 @@ use icp_core::client::ObjectKey;
 
 pub(crate) use self::budgets::Budgets;
 pub use self::budgets::DisruptionBudget;
+pub(crate) use self::candidates::Candidates;
 use self::cost::{Cost, by_importance};
 pub(crate) use self::rooms::Rooms;
 use self::rooms::{Ground, Tried, Victims};
@@ -54,7 +57,9 @@ impl Scheduler {
 
     /// Looks for pods to evict for a pod that found no node; nothing is evicted by this. Of all nodes, it is the one
     /// where upstream's order of costs says least: fewest broken budgets, least important top victim, least sum of
-    /// priorities, fewest victims, top victims that started last, and then the first row from where ties are drawn.
+    /// priorities, fewest victims, top victims that started last, and then the first row from where ties are drawn. With
+    /// [`SchedulerBuilder::preemption_candidates`](crate::SchedulerBuilder::preemption_candidates) it is the best of so
+    /// many.
     ///
     /// # Errors
     /// Why there are none, in upstream's words; empty if the pod's profile evicts nobody.
@@ -68,7 +73,9 @@ impl Scheduler {
         let mut statuses = Statuses::new();
         let mut tried = 0;
         if none.preemptable > 0 {
-            let found = if self.only_load_matters(pod) {
+            let found = if let Some(limits) = self.profile.candidates {
+                candidates::cheapest(self.some_candidates(pod, limits, &mut statuses, &mut tried))
+            } else if self.only_load_matters(pod) {
                 self.by_load(pod, start, &mut statuses, &mut tried)
             } else {
                 self.by_trial(pod, start, &mut statuses, &mut tried)
@@ -77,6 +84,11 @@ impl Scheduler {
                 return Ok(found);
             }
         }
+        Err(self.no_room(statuses, tried))
+    }
+
+    /// Why no room can be made, in upstream's words.
+    fn no_room(&self, mut statuses: Statuses, tried: usize) -> String {
         let nodes = self.cluster.node_count();
         if nodes > tried {
             *statuses.entry("Preemption is not helpful for scheduling".into()).or_default() += nodes - tried;
@@ -84,7 +96,7 @@ impl Scheduler {
         let counted = statuses
             .into_iter()
             .map(|(reason, n)| (Rejected::unresolvable(reason).by("DefaultPreemption"), n));
-        Err(format!("preemption: {}", fit_error(nodes, &counted.collect::<Vec<_>>())))
+        format!("preemption: {}", fit_error(nodes, &counted.collect::<Vec<_>>()))
     }
 
     /// By arithmetic, from what is kept for the class of the pod.

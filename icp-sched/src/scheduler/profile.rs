@@ -7,6 +7,7 @@ use core::mem;
 use super::Scheduler;
 use super::extras::Extra;
 use super::fast::Fast;
+use super::preempt::Candidates;
 use crate::framework::{Points, Slot};
 use crate::model::Pod;
 
@@ -63,6 +64,8 @@ pub(super) struct Profile {
     pub(super) sampling: Sampling,
     /// Whether others are evicted for pods that find no node.
     pub(super) preempts: bool,
+    /// How many nodes are looked at for that; all of them if nothing is said.
+    pub(super) candidates: Option<Candidates>,
     /// Whether pods wait for their scheduling gates to go.
     pub(super) gates: bool,
     /// Whether there is a plugin that is not one of the default ones.
