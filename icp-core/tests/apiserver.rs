@@ -450,3 +450,58 @@ fn tokens_are_bound_to_what_exists() {
     s.delete(&format!("{accounts}/bot"), &Value::Null);
     assert_eq!(s.send("GET", MAPS, &[("authorization", &bearer)], &Value::Null).0, 401);
 }
+
+#[test]
+fn pod_groups_have_a_status_of_their_own_and_the_priority_of_their_class() {
+    const GROUPS: &str = "/apis/scheduling.k8s.io/v1beta1/namespaces/default/podgroups";
+    let s = Server::new();
+    let class = json!({"apiVersion":"scheduling.k8s.io/v1","kind":"PriorityClass","metadata":{"name":"high"},"value":7});
+    assert_eq!(s.post("/apis/scheduling.k8s.io/v1/priorityclasses", &class).0, 201);
+    let group = |name: &str, class: &str| {
+        json!({"apiVersion":"scheduling.k8s.io/v1beta1","kind":"PodGroup","metadata":{"name":name},
+            "spec":{"priorityClassName":class,"schedulingPolicy":{"gang":{"minCount":2}}},
+            "status":{"conditions":[{"type":"Mine"}]}})
+    };
+    let (code, made) = s.post(GROUPS, &group("g", "high"));
+    assert_eq!(
+        (code, &made["spec"]["priority"], &made["metadata"]["generation"]),
+        (201, &json!(7), &json!(1)),
+        "{made}"
+    );
+    assert_eq!(made.get("status"), None, "only the status subresource writes it");
+    let (code, none) = s.post(GROUPS, &group("h", "low"));
+    assert_eq!(
+        (code, none["message"].as_str().unwrap()),
+        (403, "podgroups.scheduling.k8s.io \"h\" is forbidden: no PriorityClass with name low was found")
+    );
+    // A PUT that leaves the computed priority out keeps it.
+    let mut more = made.clone();
+    more["spec"].as_object_mut().unwrap().remove("priority");
+    more["spec"]["schedulingPolicy"]["gang"]["minCount"] = 3.into();
+    let (code, more) = s.put(&format!("{GROUPS}/g"), &more);
+    assert_eq!(
+        (code, &more["spec"]["priority"], &more["metadata"]["generation"]),
+        (200, &json!(7), &json!(2)),
+        "{more}"
+    );
+    let condition = json!({"status":{"conditions":[{"type":"PodGroupInitiallyScheduled","status":"True","reason":"Scheduled",
+        "message":"","lastTransitionTime":"2026-11-18T11:06:40Z"}]},"spec":{"schedulingPolicy":{"basic":{}}}});
+    let (code, told) = s.merge(&format!("{GROUPS}/g/status"), &condition);
+    assert_eq!((code, &told["spec"]), (200, &more["spec"]), "{told}");
+    assert_eq!(told["status"]["conditions"][0]["status"], "True");
+    let (_, groups) = s.get("/apis/scheduling.k8s.io");
+    assert_eq!(groups["preferredVersion"]["version"], "v1", "{groups}");
+    let (code, workload) = s.post(
+        &GROUPS.replace("podgroups", "workloads"),
+        &json!({"apiVersion":"scheduling.k8s.io/v1beta1",
+        "kind":"Workload","metadata":{"name":"w"},"spec":{"podGroupTemplates":[]}}),
+    );
+    assert_eq!(code, 422, "{workload}");
+    // A pod stays in its group.
+    let mut member = pod("p");
+    member["spec"]["schedulingGroup"] = json!({"podGroupName":"g"});
+    assert_eq!(s.post(PODS, &member).0, 201);
+    let (code, moved) =
+        s.merge(&format!("{PODS}/p"), &json!({"spec":{"schedulingGroup":{"podGroupName":"h"}}}));
+    assert_eq!(code, 422, "{moved}");
+}

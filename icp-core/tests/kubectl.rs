@@ -213,3 +213,45 @@ fn apply_on_the_clients_side_and_the_way_from_it() {
     );
     c.ok("delete deployment,service web", "");
 }
+
+const GANG: &str = "apiVersion: scheduling.k8s.io/v1beta1
+kind: Workload
+metadata: {name: train}
+spec:
+  podGroupTemplates:
+  - {name: workers, schedulingPolicy: {gang: {minCount: 4}}}
+---
+apiVersion: scheduling.k8s.io/v1beta1
+kind: PodGroup
+metadata: {name: train-workers}
+spec:
+  workloadRef: {workloadName: train, templateName: workers}
+  schedulingPolicy: {gang: {minCount: 4}}
+";
+
+#[test]
+fn workloads_and_pod_groups() {
+    let Some(c) = Cluster::start("gangs") else { return };
+    let (workload, group) = ("workload.scheduling.k8s.io/train", "podgroup.scheduling.k8s.io/train-workers");
+    assert_eq!(c.ok("apply -f -", GANG), format!("{workload} created\n{group} created\n"));
+    assert_eq!(c.ok("apply -f -", GANG), format!("{workload} unchanged\n{group} unchanged\n"));
+    let more = GANG.replace("minCount: 4", "minCount: 5");
+    assert_eq!(c.ok("apply -f -", &more), format!("{workload} configured\n{group} configured\n"));
+    let server = format!("{workload} serverside-applied\n{group} serverside-applied\n");
+    assert_eq!(c.ok("apply --server-side -f -", &more), server);
+    let table = c.ok("get workloads,podgroups", "");
+    let rows: Vec<Vec<&str>> = table.lines().map(|l| l.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["NAME", "AGE"], "{table}");
+    assert_eq!(rows[3], ["NAME", "POLICY", "MIN", "COUNT", "SCHEDULED", "AGE"], "{table}");
+    assert_eq!(
+        &rows[4][..4],
+        ["podgroup.scheduling.k8s.io/train-workers", "Gang", "5", "<unknown>"],
+        "{table}"
+    );
+    let basic = c.run("patch podgroup train-workers --type merge -p {\"spec\":{\"priority\":5}}", "");
+    assert!(basic.err.contains("spec.priority: Invalid value: 5: field is immutable"), "{}", basic.err);
+    let words = c.ok("explain podgroup.spec.schedulingPolicy.gang.minCount", "");
+    assert!(words.contains("FIELD: minCount <integer>"), "{words}");
+    assert!(c.ok("explain pod.spec.schedulingGroup", "").contains("podGroupName"));
+    assert_eq!(c.ok("delete -f -", GANG).lines().count(), 2);
+}

@@ -126,6 +126,13 @@ impl FieldError {
         Self { kind: FieldErrorKind::TooLong, field: field.into(), value: None, detail }
     }
 
+    /// A list with more items than it may have.
+    #[must_use]
+    pub fn too_many(field: impl Into<String>, actual: usize, max: usize) -> Self {
+        let detail = format!("{actual}: must have at most {max} items");
+        Self { kind: FieldErrorKind::TooMany, field: field.into(), value: None, detail }
+    }
+
     /// A value that refers to something that does not exist.
     #[must_use]
     pub fn not_found(field: impl Into<String>, value: impl Into<Value>) -> Self {

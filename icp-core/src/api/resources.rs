@@ -29,6 +29,7 @@ resources! {
     NODES = "" "v1" "nodes";
     PERSISTENT_VOLUME_CLAIMS = "" "v1" "persistentvolumeclaims";
     PERSISTENT_VOLUMES = "" "v1" "persistentvolumes";
+    POD_GROUPS = "scheduling.k8s.io" "v1beta1" "podgroups";
     POD_DISRUPTION_BUDGETS = "policy" "v1" "poddisruptionbudgets";
     PODS = "" "v1" "pods";
     PRIORITY_CLASSES = "scheduling.k8s.io" "v1" "priorityclasses";

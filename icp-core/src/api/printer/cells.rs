@@ -97,6 +97,8 @@ fn built_in(info: &ResourceInfo, v: &View<'_>) -> Vec<Value> {
             row![v.name(), owner.unwrap_or_else(|| NONE.into()), v.int("revision"), v.age()]
         }
         "ResourceQuota" => quota(v),
+        "PodGroup" => pod_group(v),
+        "Workload" => row![v.name(), v.age()],
         "PriorityClass" => row![
             v.name(),
             v.int("value"),
@@ -476,4 +478,15 @@ fn quota(v: &View<'_>) -> Vec<Value> {
         if name.starts_with("limits") { limits.push(text) } else { requests.push(text) }
     }
     row![v.name(), requests.join(", "), limits.join(", "), v.age()]
+}
+
+/// The condition is the one that the scheduler writes once a group found its nodes.
+fn pod_group(v: &View<'_>) -> Vec<Value> {
+    let policy = v.part("spec.schedulingPolicy");
+    let (name, min) = match policy.at("gang.minCount").and_then(Value::as_i64) {
+        Some(min) => ("Gang", min.to_string()),
+        None => ("Basic", NONE.into()),
+    };
+    let scheduled = v.condition("PodGroupInitiallyScheduled");
+    row![v.name(), name, min, scheduled.map_or(UNKNOWN, |c| c.text("status")), v.age()]
 }

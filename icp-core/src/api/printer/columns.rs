@@ -47,6 +47,8 @@ pub(super) fn of(info: &ResourceInfo) -> &'static str {
         "StorageClass" => "Name,Provisioner,ReclaimPolicy,VolumeBindingMode,AllowVolumeExpansion,Age",
         "ControllerRevision" => "Name,Controller,Revision#,Age",
         "ResourceQuota" => "Name,Request,Limit,Age",
+        "PodGroup" => "Name,Policy,Min Count,Scheduled,Age",
+        "Workload" => "Name,Age",
         "PriorityClass" => "Name,Value#,Global-Default,Age,PreemptionPolicy",
         "RuntimeClass" => "Name,Handler,Age",
         "VolumeAttachment" => "Name,Attacher,PV,Node,Attached,Age",

@@ -114,6 +114,9 @@ pub(super) static ROWS: &[Row] = rows! {
     customresourcedefinitions CustomResourceDefinition "crd,crds" "api-extensions" ALL "status" "SGR";
 "scheduling.k8s.io/v1":
     priorityclasses PriorityClass "pc" "" ALL "" "GC";
+"scheduling.k8s.io/v1beta1":
+    podgroups PodGroup "" "" ALL "status" "NSG";
+    workloads Workload "" "" ALL "" "NG";
 "coordination.k8s.io/v1":
     leases Lease "" "" ALL "" "NCR";
 "node.k8s.io/v1":

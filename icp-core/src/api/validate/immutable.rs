@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use serde_json::Value;
 
-use super::{flag, list, text};
+use super::{flag, list, pod_groups, text};
 use crate::api::FieldError;
 use crate::api::table::ResourceInfo;
 
@@ -65,6 +65,8 @@ pub(super) fn update(info: &ResourceInfo, new: &Value, old: &Value, out: &mut Ve
     }
     match kind {
         "Pod" => pod(new, old, out),
+        "PodGroup" => pod_groups::group_update(new, old, out),
+        "Workload" => pod_groups::workload_update(new, old, out),
         "StatefulSet" => {
             let free = [
                 "/spec/replicas",

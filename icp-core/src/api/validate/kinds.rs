@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use serde_json::Value;
 
-use super::{faults, items, join, list, number, pod, service, text, workloads};
+use super::{faults, items, join, list, number, pod, pod_groups, service, text, workloads};
 use crate::api::table::ResourceInfo;
 use crate::api::{FieldError, Quantity, names};
 
@@ -86,6 +86,8 @@ pub(super) fn validate(info: &ResourceInfo, object: &Value, out: &mut Vec<FieldE
             }
         }
         "RoleBinding" | "ClusterRoleBinding" => binding(info, object, out),
+        "PodGroup" => pod_groups::group(object, out),
+        "Workload" => pod_groups::workload(object, out),
         "PriorityClass" => {
             let (name, value) = (
                 object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or(""),

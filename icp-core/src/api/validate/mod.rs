@@ -21,6 +21,7 @@ mod immutable;
 mod kinds;
 mod meta;
 mod pod;
+mod pod_groups;
 mod service;
 mod walk;
 mod workloads;

@@ -78,6 +78,13 @@ pub(super) fn spec(spec: &Value, path: &str, out: &mut Vec<FieldError>) {
     if !node.is_empty() {
         faults(out, &join(path, "nodeName"), node, names::dns1123_subdomain(node));
     }
+    if let Some(group) = spec.get("schedulingGroup") {
+        let path = join(path, "schedulingGroup.podGroupName");
+        match text(group, "podGroupName") {
+            "" => out.push(FieldError::required(path, "")),
+            name => faults(out, &path, name, names::dns1123_subdomain(name)),
+        }
+    }
     super::meta::labels(out, spec.get("nodeSelector"), &join(path, "nodeSelector"));
     for (path, t) in items(spec, path, "tolerations") {
         toleration(t, &path, out);

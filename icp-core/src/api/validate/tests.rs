@@ -105,6 +105,20 @@ fn good_objects_pass() {
             json!({"roleRef":{"kind":"Role","name":"r"},"subjects":[{"kind":"User","name":"u"}]}),
         ),
         ("scheduling.k8s.io", "v1", "priorityclasses", json!({"value":0})),
+        (
+            "scheduling.k8s.io",
+            "v1beta1",
+            "podgroups",
+            json!({"spec":{"schedulingPolicy":{"gang":{"minCount":2}},"disruptionMode":{"single":{}},
+                "workloadRef":{"workloadName":"w","templateName":"t"}}}),
+        ),
+        (
+            "scheduling.k8s.io",
+            "v1beta1",
+            "workloads",
+            json!({"spec":{"controllerRef":{"apiGroup":"batch","kind":"Job","name":"j"},
+                "podGroupTemplates":[{"name":"a","schedulingPolicy":{"basic":{}}}]}}),
+        ),
         ("storage.k8s.io", "v1", "storageclasses", json!({"provisioner":"a.b/c"})),
         ("storage.k8s.io", "v1", "csinodes", json!({"spec":{}})),
         ("node.k8s.io", "v1", "runtimeclasses", json!({"handler":"runc"})),
@@ -279,5 +293,92 @@ fn custom_resources() {
     assert_eq!(
         run(json!({"size":11})),
         ["spec.size: Invalid value: 11: spec.size in body should be less than or equal to 10"]
+    );
+}
+
+#[test]
+fn pod_groups_and_workloads() {
+    let of =
+        |resource: &str, spec: Value| check("scheduling.k8s.io", "v1beta1", resource, json!({"spec":spec}));
+    let group = |spec| of("podgroups", spec);
+    assert_eq!(group(json!({})), ["spec.schedulingPolicy: Required value"]);
+    for (policy, fault) in [
+        (json!({}), "spec.schedulingPolicy: Invalid value: \"\": must specify one of: `basic`, `gang`"),
+        (
+            json!({"basic":{},"gang":{"minCount":1}}),
+            "spec.schedulingPolicy: Invalid value: \"{`basic`, `gang`}\": exactly one of `basic`, `gang` is required, but multiple fields are set",
+        ),
+        (json!({"gang":{}}), "spec.schedulingPolicy.gang.minCount: Required value"),
+        (json!({"gang":{"minCount":0}}), "spec.schedulingPolicy.gang.minCount: Required value"),
+        (
+            json!({"gang":{"minCount":-1}}),
+            "spec.schedulingPolicy.gang.minCount: Invalid value: -1: must be greater than or equal to 1",
+        ),
+    ] {
+        assert_eq!(group(json!({"schedulingPolicy":policy})), [fault]);
+    }
+    // What nobody would act on is refused.
+    let with = |field: &str, value: Value| group(json!({"schedulingPolicy":{"basic":{}}, field: value}));
+    for (field, value) in [
+        ("schedulingConstraints", json!({"topology":[{"key":"rack"}]})),
+        ("resourceClaims", json!([{"name":"a","resourceClaimName":"b"}])),
+        ("parentCompositePodGroupName", json!("p")),
+        ("preemptionPolicy", json!("Never")),
+        ("disruptionMode", json!({"all":{}})),
+    ] {
+        let faults = with(field, value);
+        assert!(
+            faults[0].starts_with(&format!("spec.{field}")) && faults[0].contains(": Forbidden: "),
+            "{faults:?}"
+        );
+    }
+    let workload = |templates: Value| of("workloads", json!({"podGroupTemplates":templates}));
+    let template = |name: &str| json!({"name":name,"schedulingPolicy":{"gang":{"minCount":2}}});
+    assert_eq!(workload(json!([])), ["spec.podGroupTemplates: Required value: must have at least one item"]);
+    let nine: Vec<Value> = (0..9).map(|n| template(&format!("t{n}"))).collect();
+    assert_eq!(workload(json!(nine)), ["spec.podGroupTemplates: Too many: 9: must have at most 8 items"]);
+    let twice = workload(json!([template("a"), template("a")]));
+    assert!(twice[0].starts_with("spec.podGroupTemplates[1]: Duplicate value"), "{twice:?}");
+    let named = workload(json!([template("A.b")]));
+    assert!(named[0].starts_with("spec.podGroupTemplates[0].name: Invalid value: \"A.b\""), "{named:?}");
+    assert!(
+        pod(json!({"containers":[{"name":"c","image":"i"}],"schedulingGroup":{"podGroupName":"A"}}))[0]
+            .starts_with("spec.schedulingGroup.podGroupName: Invalid value")
+    );
+}
+
+#[test]
+fn of_a_group_only_the_count_may_change() {
+    let run = |resource: &str, new: &Value, old: &Value| -> Vec<String> {
+        let info = table::find("scheduling.k8s.io", "v1beta1", resource).unwrap();
+        let whole = |spec: &Value| json!({"metadata":{"name":"a","namespace":"n"},"spec":spec});
+        update(info, None, &whole(new), &whole(old)).iter().map(|e| format!("{e}")).collect()
+    };
+    let gang = |n: i64| json!({"schedulingPolicy":{"gang":{"minCount":n}}});
+    let basic = json!({"schedulingPolicy":{"basic":{}}});
+    assert!(run("podgroups", &gang(3), &gang(2)).is_empty());
+    assert_eq!(
+        run("podgroups", &basic, &gang(2)),
+        [
+            "spec.schedulingPolicy.basic: Invalid value: {}: field is immutable",
+            "spec.schedulingPolicy.gang: Invalid value: null: field cannot be cleared once set",
+        ]
+    );
+    let mut classed = gang(2);
+    classed["priorityClassName"] = "high".into();
+    assert_eq!(
+        run("podgroups", &classed, &gang(2)),
+        ["spec.priorityClassName: Invalid value: \"high\": field is immutable"]
+    );
+    let workload = |names: &[&str], n: i64| {
+        let of = |name: &&str| json!({"name":name,"schedulingPolicy":{"gang":{"minCount":n}}});
+        json!({"podGroupTemplates":names.iter().map(of).collect::<Vec<_>>()})
+    };
+    assert!(run("workloads", &workload(&["a"], 3), &workload(&["a"], 2)).is_empty());
+    assert_eq!(
+        run("workloads", &workload(&["a", "b"], 2), &workload(&["a"], 2)),
+        [
+            "spec.podGroupTemplates: Forbidden: templates cannot be added or removed once the workload is created"
+        ]
     );
 }

@@ -32,6 +32,8 @@ const OPTIONAL: &[(&str, &str)] = &[
     ("v1.HTTPGetAction", "port"),
     ("v1.TCPSocketAction", "port"),
     ("v1.SelfSubjectRulesReview", "spec"),
+    ("v1beta1.GangSchedulingPolicy", "minCount"),
+    ("v1beta1.PodGroupTemplate", "name"),
 ];
 
 /// Type, field and the values it may have; the empty text is left to the rules of required fields.

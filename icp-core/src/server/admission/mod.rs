@@ -29,6 +29,18 @@ impl Context {
                 pod::taint_new_node(object);
                 Ok(())
             }
+            ("scheduling.k8s.io", "PodGroup") if old.is_none() => {
+                let class = self.priority_class(object).await?;
+                pod::set_priority_value(object, class.as_ref(), "pod group")
+                    .map_err(|why| failure::forbidden(&self.info, codec::meta_str(object, "name"), &why))
+            }
+            ("scheduling.k8s.io", "PodGroup") => {
+                let kept = old.and_then(|o| o.pointer("/spec/priority"));
+                if let Some(kept) = kept.filter(|_| object.pointer("/spec/priority").is_none()) {
+                    set_at(object, &["spec", "priority"], kept.clone());
+                }
+                Ok(())
+            }
             ("", "PersistentVolumeClaim") if old.is_none() => {
                 self.default_storage_class(object).await?;
                 let ranges = self.server.objects(&LIMIT_RANGES, Some(self.namespace())).await?;
@@ -100,23 +112,28 @@ impl Context {
     }
 
     async fn priority(&self, object: &mut Value) -> Result<(), Status> {
+        let class = self.priority_class(object).await?;
+        pod::set_priority(object, class.as_ref())
+            .map_err(|why| failure::forbidden(&self.info, codec::meta_str(object, "name"), &why))
+    }
+
+    /// The class that a pod or a pod group names, else the one that is the default.
+    async fn priority_class(&self, object: &Value) -> Result<Option<Value>, Status> {
         let named = object.pointer("/spec/priorityClassName").and_then(Value::as_str).unwrap_or("");
-        let class = if named.is_empty() {
+        if named.is_empty() {
             let classes = self.server.objects(&PRIORITY_CLASSES, None).await?;
             // The lowest of several defaults counts.
             let value = |c: &Value| c.get("value").and_then(Value::as_i64).unwrap_or(0);
             let defaults = classes.into_iter().filter(|c| c.get("globalDefault") == Some(&Value::Bool(true)));
-            defaults.min_by_key(value)
+            Ok(defaults.min_by_key(value))
         } else {
             let found = self.server.object(&PRIORITY_CLASSES, "", named).await?;
             if found.is_none() {
                 let why = alloc::format!("no PriorityClass with name {named} was found");
                 return Err(failure::forbidden(&self.info, codec::meta_str(object, "name"), &why));
             }
-            found
-        };
-        pod::set_priority(object, class.as_ref())
-            .map_err(|why| failure::forbidden(&self.info, codec::meta_str(object, "name"), &why))
+            Ok(found)
+        }
     }
 
     async fn default_storage_class(&self, object: &mut Value) -> Result<(), Status> {

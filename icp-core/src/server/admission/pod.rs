@@ -80,18 +80,34 @@ pub(super) fn mount_token(pod: &mut Value, account: Option<&Value>, suffix: &str
     }
 }
 
-/// Writes a priority class into a pod (`plugin/pkg/admission/priority`).
-pub(super) fn set_priority(pod: &mut Value, class: Option<&Value>) -> Result<(), String> {
+/// Writes the value of a priority class into a pod or a pod group (`plugin/pkg/admission/priority`).
+pub(super) fn set_priority_value(
+    object: &mut Value,
+    class: Option<&Value>,
+    what: &str,
+) -> Result<(), String> {
     let value = class.and_then(|c| c.get("value")).and_then(Value::as_i64).unwrap_or(0);
-    let policy = class.and_then(|c| c.get("preemptionPolicy")).and_then(Value::as_str);
-    let policy = policy.unwrap_or("PreemptLowerPriority").to_string();
-    let asked = pod.pointer("/spec/priority").and_then(Value::as_i64);
+    let asked = object.pointer("/spec/priority").and_then(Value::as_i64);
     if asked.is_some_and(|asked| asked != value) {
         return Err(format!(
-            "the integer value of priority ({}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name",
+            "the integer value of priority ({}) must not be provided in {what} spec; priority admission controller computed {value} from the given PriorityClass name",
             asked.unwrap_or(0)
         ));
     }
+    if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.insert("priority".into(), value.into());
+        if let Some(class) = class {
+            spec.insert("priorityClassName".into(), crate::server::codec::meta_str(class, "name").into());
+        }
+    }
+    Ok(())
+}
+
+/// Writes a priority class into a pod.
+pub(super) fn set_priority(pod: &mut Value, class: Option<&Value>) -> Result<(), String> {
+    let policy = class.and_then(|c| c.get("preemptionPolicy")).and_then(Value::as_str);
+    let policy = policy.unwrap_or("PreemptLowerPriority").to_string();
+    set_priority_value(pod, class, "pod")?;
     let own = pod.pointer("/spec/preemptionPolicy").and_then(Value::as_str);
     if own.is_some_and(|own| own != policy) {
         return Err(format!(
@@ -100,11 +116,7 @@ pub(super) fn set_priority(pod: &mut Value, class: Option<&Value>) -> Result<(),
         ));
     }
     if let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) {
-        spec.insert("priority".into(), value.into());
         spec.insert("preemptionPolicy".into(), policy.into());
-        if let Some(class) = class {
-            spec.insert("priorityClassName".into(), crate::server::codec::meta_str(class, "name").into());
-        }
     }
     Ok(())
 }

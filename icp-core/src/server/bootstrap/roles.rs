@@ -191,6 +191,8 @@ const CLUSTER_ROLES: &[(&str, Rules)] = &[
                 &["csidrivers", "csinodes", "csistoragecapacities", "storageclasses"],
             ),
             (READ, &["resource.k8s.io"], ALL),
+            (READ, &["scheduling.k8s.io"], &["podgroups"]),
+            (&["patch", "update"], &["scheduling.k8s.io"], &["podgroups/status"]),
         ],
     ),
     // The controllers run as one identity here and need what each of them needs upstream.
