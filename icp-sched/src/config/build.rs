@@ -126,6 +126,7 @@ impl SchedulerConfiguration {
         };
         let builder =
             if has("SchedulingGates", Point::PreEnqueue) { builder } else { builder.without_gates() };
+        let builder = if has("DefaultBinder", Point::Bind) { builder } else { builder.without_binder() };
         let mut usual: BTreeMap<&str, Box<dyn Plugin>> =
             plugins::defaults().into_iter().map(|(p, _)| (p.name(), p)).collect();
         let mut changed = false;

@@ -199,6 +199,12 @@ pub(super) fn read(fields: Fields<'_>, extra: &dyn Fn(&str) -> Option<Points>) -
     if at_point.get(&Point::Bind).is_none_or(Vec::is_empty) {
         faults.add(FieldError::required(fields.at("bind"), "at least one bind plugin is needed"));
     }
+    // The default binder binds every pod that it is asked for: nobody is asked after it.
+    if let Some(binders) = at_point.get_mut(&Point::Bind)
+        && let Some(at) = binders.iter().position(|name| name == "DefaultBinder")
+    {
+        binders.truncate(at + 1);
+    }
     let mut plugins: Vec<EnabledPlugin> = Vec::new();
     let order = [Point::Filter, Point::Score].into_iter().chain(Point::ALL);
     for point in order {

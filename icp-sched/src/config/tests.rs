@@ -288,6 +288,24 @@ fn plugins_of_ones_own_come_from_the_file_too() {
 }
 
 #[test]
+fn nobody_is_asked_to_bind_after_the_default_binder() {
+    let binds = |plugins: Value| {
+        let registry = Registry::default().with("Avoid", &[Point::Filter, Point::Bind], |_| {
+            Ok(alloc::boxed::Box::new(Named("Avoid", String::new())))
+        });
+        let file = with(json!({"profiles": [{"plugins": plugins}]}));
+        let config = SchedulerConfiguration::from_value(&file, &registry).unwrap();
+        at(&config.profiles[0].plugins, Point::Bind).into_iter().map(String::from).collect::<Vec<_>>()
+    };
+    assert_eq!(binds(json!({"multiPoint": {"enabled": [{"name": "Avoid"}]}})), ["DefaultBinder"]);
+    let first = json!({"multiPoint": {"disabled": [{"name": "DefaultBinder"}]},
+        "bind": {"enabled": [{"name": "Avoid"}, {"name": "DefaultBinder"}]}});
+    assert_eq!(binds(first), ["Avoid", "DefaultBinder"]);
+    let alone = json!({"bind": {"disabled": [{"name": "*"}], "enabled": [{"name": "Avoid"}]}});
+    assert_eq!(binds(alone), ["Avoid"]);
+}
+
+#[test]
 fn room_is_looked_for_on_as_many_nodes_as_the_file_says() {
     let node_of = |args: Value| {
         let config = json!({"profiles": [{"pluginConfig": [{"name": "DefaultPreemption", "args": args}]}]});

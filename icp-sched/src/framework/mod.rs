@@ -33,7 +33,7 @@ pub use explain::{Explanation, NodeReport, Verdict};
 pub use kept::Kept;
 pub(crate) use kept::Part;
 pub(crate) use permit::Waiter;
-pub use permit::{Permit, WaitingPods};
+pub use permit::{Bind, Permit, WaitingPods};
 pub use plugin::{Check, Cycle, FilterPlan, Plugin, SCORE_MAX, normalize};
 pub use points::{Point, Points};
 pub use status::{Code, Reason, Reasons, Rejected, Rejection};

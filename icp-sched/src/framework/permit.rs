@@ -1,11 +1,11 @@
-//! Pods that have a node and wait for a plugin's leave.
+//! Pods that have a node, and wait for a plugin's leave or are bound by a plugin.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use icp_core::base::Duration;
-use icp_core::client::{ObjectKey, RequestId};
+use icp_core::client::{ApiRequest, ObjectKey, RequestId};
 
 use super::{Reason, Rejected};
 use crate::model::Pod;
@@ -19,6 +19,19 @@ pub enum Permit {
     Reject(Rejected),
     /// It waits for leave, and is rejected when that does not come in time; no longer than 15 minutes.
     Wait(Duration),
+}
+
+/// What a plugin makes of binding a pod.
+#[derive(Clone, Debug)]
+pub enum Bind {
+    /// It leaves that to others.
+    Skip,
+    /// The pod is bound when this request succeeds.
+    Request(ApiRequest),
+    /// A shell binds the pod: it is asked by [`Effect::Bind`](crate::machine::Effect::Bind), and answers with
+    /// [`Event::Bound`](crate::machine::Event::Bound). When no answer comes in time, the pod is read to learn what became
+    /// of it.
+    Shell(Duration),
 }
 
 /// A pod that waits for leave.

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use icp_core::client::ApiRequest;
 
-use super::{Kept, Permit, Reason, Rejected, WaitingPods};
+use super::{Bind, Kept, Permit, Reason, Rejected, WaitingPods};
 use crate::Unschedulable;
 use crate::cache::{Cluster, NodeId};
 use crate::model::{Pod, PodSpec};
@@ -124,12 +124,22 @@ pub trait Plugin: Send + Sync {
         Permit::Allow
     }
 
-    /// Requests that must succeed before the pod is bound (PreBind).
+    /// Requests that must succeed before the pod is bound (PreBind). None say that there is nothing to do
+    /// (PreBindPreFlight upstream).
     ///
     /// # Errors
     /// If it cannot be bound there.
     fn pre_bind(&self, _pod: &Pod, _node: &str) -> Result<Vec<ApiRequest>, Rejected> {
         Ok(Vec::new())
+    }
+
+    /// How the pod is bound to its node (Bind). Plugins are asked in their order until one takes the binding over; if
+    /// none does, the machine creates the pod's `binding` (DefaultBinder). Extenders that bind come before all of them.
+    ///
+    /// # Errors
+    /// If it cannot be bound there.
+    fn bind(&self, _pod: &Pod, _node: &str) -> Result<Bind, Rejected> {
+        Ok(Bind::Skip)
     }
 
     /// The pod is bound (PostBind).

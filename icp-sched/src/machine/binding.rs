@@ -9,15 +9,18 @@ use icp_core::api::resources;
 use icp_core::base::{Duration, Time};
 use icp_core::client::{ApiError, ApiRequest, ClientEffect, EventType, ObjectKey, Reply, RequestId};
 
-use super::Effect;
 use super::driver::SchedulerMachine;
 use super::requests::{self, Outcome};
+use super::{BindCall, Effect};
+use crate::framework::Bind;
 use crate::model::{Claim, Pod, VolumeSource};
 use crate::plugins::Preparation;
 use crate::queue::ClusterEvent;
 
 /// A request without an answer counts as failed with unknown outcome.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// The plugin that creates the pod's `binding`.
+const DEFAULT_BINDER: &str = "DefaultBinder";
 /// Pause before a pod is read again to learn what became of its binding.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
@@ -33,8 +36,10 @@ pub(super) struct Preparing {
 /// A write that decides about a pod.
 #[derive(Clone, Debug)]
 pub(super) enum Flight {
-    /// A binding was sent.
-    Bind { pod: Pod, node: String },
+    /// A binding was sent, by this plugin.
+    Bind { pod: Pod, node: String, plugin: &'static str },
+    /// A shell was told to bind, by this plugin.
+    Shell { pod: Pod, node: String, plugin: &'static str },
     /// An extender was told to bind.
     Delegate { pod: Pod, node: String, extender: usize },
     /// What became of a binding is being read.
@@ -56,8 +61,65 @@ impl SchedulerMachine {
 
     /// Binds whatever extenders there are.
     pub(super) fn bind_here(&mut self, now: Time, pod: Pod, node: String, out: &mut Vec<Effect>) {
-        let request = requests::binding(&pod, &node);
-        self.send(now, request, Flight::Bind { pod, node }, out);
+        match self.scheduler.binder(&pod, &node) {
+            Err(rejection) => {
+                self.not_bound(now, &pod, rejection.plugin, &rejection.message(), out);
+            }
+            Ok(Some((plugin, Bind::Request(request)))) => {
+                self.send(now, request, Flight::Bind { pod, node, plugin }, out);
+            }
+            Ok(Some((plugin, Bind::Shell(timeout)))) => {
+                let id = self.ids.next_id();
+                let call = BindCall {
+                    id,
+                    plugin,
+                    pod: pod.key.clone(),
+                    uid: pod.uid.clone(),
+                    node: node.clone(),
+                    timeout,
+                };
+                self.timers.set(id, now + timeout);
+                self.flights.insert(id, Flight::Shell { pod, node, plugin });
+                out.push(Effect::Bind(call));
+            }
+            Ok(Some((_, Bind::Skip)) | None) if !self.scheduler.binds_by_default(&pod) => {
+                self.take_back(now, &pod);
+                self.erred(now, &pod, "every Bind plugin skipped the pod".into(), out);
+            }
+            Ok(Some((_, Bind::Skip)) | None) => {
+                let request = requests::binding(&pod, &node);
+                self.send(now, request, Flight::Bind { pod, node, plugin: DEFAULT_BINDER }, out);
+            }
+        }
+    }
+
+    /// A shell bound a pod, or did not; whoever nobody waits for any more is ignored.
+    pub(super) fn shell_bound(
+        &mut self,
+        now: Time,
+        id: RequestId,
+        result: Result<(), String>,
+        out: &mut Vec<Effect>,
+    ) {
+        match self.flights.remove(&id) {
+            Some(Flight::Shell { pod, node, plugin }) => {
+                self.timers.cancel(&id);
+                match result {
+                    Ok(()) => self.bound(now, &pod, &node, out),
+                    Err(why) => self.not_bound(now, &pod, plugin, &why, out),
+                }
+            }
+            Some(other) => {
+                self.flights.insert(id, other);
+            }
+            None => {}
+        }
+    }
+
+    /// A plugin did not bind a pod.
+    fn not_bound(&mut self, now: Time, pod: &Pod, plugin: &str, why: &str, out: &mut Vec<Effect>) {
+        self.take_back(now, pod);
+        self.erred(now, pod, format!("running Bind plugin {plugin:?}: {why}"), out);
     }
 
     /// Asks for the pod's volumes and for what plugins want done; it is bound when all of that is done.
@@ -153,7 +215,11 @@ impl SchedulerMachine {
         let Some(flight) = self.flights.remove(&id) else { return };
         self.timers.cancel(&id);
         match flight {
-            Flight::Bind { pod, node } => self.on_binding(now, pod, node, answer, out),
+            Flight::Bind { pod, node, plugin } => self.on_binding(now, pod, node, plugin, answer, out),
+            // Nothing came in time.
+            Flight::Shell { pod, node, .. } => {
+                self.send(now, requests::read(&pod.key), Flight::Read { pod, node }, out);
+            }
             Flight::Read { pod, node } => match (requests::outcome(answer), answer) {
                 (Outcome::Bound, Ok(Reply::Object(object))) if object.metadata.uid == pod.uid => {
                     if object.str_at("/spec/nodeName").is_empty() {
@@ -201,11 +267,16 @@ impl SchedulerMachine {
         now: Time,
         pod: Pod,
         node: String,
+        plugin: &str,
         answer: &Result<Reply, ApiError>,
         out: &mut Vec<Effect>,
     ) {
         match requests::outcome(answer) {
             Outcome::Bound => self.bound(now, &pod, &node, out),
+            // What is not there may be something else that the plugin's request names.
+            Outcome::Gone if plugin != DEFAULT_BINDER => {
+                self.send(now, requests::read(&pod.key), Flight::Read { pod, node }, out);
+            }
             Outcome::Gone => {
                 self.take_back(now, &pod);
                 if self.queue.get(&pod.key).is_some_and(|p| p.uid == pod.uid) {
@@ -213,9 +284,8 @@ impl SchedulerMachine {
                 }
             }
             Outcome::Refused => {
-                self.take_back(now, &pod);
                 let why = answer.as_ref().err().map(ToString::to_string).unwrap_or_default();
-                self.erred(now, &pod, format!("running Bind plugin \"DefaultBinder\": {why}"), out);
+                self.not_bound(now, &pod, plugin, &why, out);
             }
             Outcome::Unknown => {
                 let request = requests::read(&pod.key);

@@ -241,6 +241,10 @@ impl Machine for SchedulerMachine {
             }
             Event::Allow { pod, plugin } => self.allow(now, &pod, &plugin, out),
             Event::Reject { pod, plugin, reason } => self.refuse(now, &pod, &plugin, reason, out),
+            Event::Bound { id, result } => {
+                self.follow_leadership(now, out);
+                self.shell_bound(now, id, result, out);
+            }
             Event::Extender { id, answer } => {
                 self.follow_leadership(now, out);
                 self.extender_answered(now, id, answer, out);

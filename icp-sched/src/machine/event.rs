@@ -2,6 +2,7 @@
 
 use alloc::string::String;
 
+use icp_core::base::Duration;
 use icp_core::client::{ClientEffect, ClientEvent, ObjectKey, RequestId, Term};
 
 use crate::extender::{ExtenderAnswer, ExtenderCall};
@@ -23,6 +24,13 @@ pub enum Event {
         /// The answer, or why there is none.
         answer: Result<ExtenderAnswer, String>,
     },
+    /// A pod was bound that [`Effect::Bind`] asked for, or was not.
+    Bound {
+        /// The order ([`BindCall::id`]).
+        id: RequestId,
+        /// Why it was not.
+        result: Result<(), String>,
+    },
     /// Somebody wants to know what was counted: answered with [`Effect::Metrics`].
     Scrape,
     /// A plugin lets a pod go that waits for its leave ([`Permit::Wait`](crate::framework::Permit::Wait)).
@@ -43,6 +51,23 @@ pub enum Event {
     },
 }
 
+/// An order to bind a pod, by a plugin that leaves it to the shell ([`Bind::Shell`](crate::framework::Bind::Shell)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BindCall {
+    /// What the answer refers to.
+    pub id: RequestId,
+    /// The plugin.
+    pub plugin: &'static str,
+    /// The pod.
+    pub pod: ObjectKey,
+    /// Its uid.
+    pub uid: String,
+    /// The node.
+    pub node: String,
+    /// How long the answer is waited for.
+    pub timeout: Duration,
+}
+
 impl From<ClientEvent> for Event {
     fn from(event: ClientEvent) -> Self {
         Self::Client(event)
@@ -58,6 +83,8 @@ pub enum Effect {
     Client(ClientEffect),
     /// A call of an extender: answered with [`Event::Extender`].
     AskExtender(ExtenderCall),
+    /// A pod is to be bound: answered with [`Event::Bound`].
+    Bind(BindCall),
     /// Leadership was gained, or lost if there is no term; for logs.
     Led(Option<Term>),
     /// What was counted, in Prometheus' text format.
@@ -77,7 +104,9 @@ impl TryFrom<Effect> for ClientEffect {
     fn try_from(effect: Effect) -> Result<Self, Effect> {
         match effect {
             Effect::Client(effect) => Ok(effect),
-            other @ (Effect::AskExtender(_) | Effect::Led(_) | Effect::Metrics(_)) => Err(other),
+            other @ (Effect::AskExtender(_) | Effect::Bind(_) | Effect::Led(_) | Effect::Metrics(_)) => {
+                Err(other)
+            }
         }
     }
 }

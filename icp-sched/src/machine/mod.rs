@@ -25,4 +25,4 @@ mod watching;
 
 pub use config::SchedulerConfig;
 pub use driver::SchedulerMachine;
-pub use event::{Effect, Event};
+pub use event::{BindCall, Effect, Event};

@@ -24,6 +24,7 @@ pub struct SchedulerBuilder {
     preempts: bool,
     candidates: Option<Candidates>,
     gates: bool,
+    binds: bool,
     profiles: Vec<SchedulerBuilder>,
 }
 
@@ -47,6 +48,7 @@ impl Default for SchedulerBuilder {
             preempts: true,
             candidates: None,
             gates: true,
+            binds: true,
             profiles: Vec::new(),
         }
     }
@@ -133,6 +135,13 @@ impl SchedulerBuilder {
         self
     }
 
+    /// Binds no pod that no plugin of one's own binds (without the plugin DefaultBinder): such a pod tries again.
+    #[must_use]
+    pub const fn without_binder(mut self) -> Self {
+        self.binds = false;
+        self
+    }
+
     /// The name by which pods ask for this scheduler ([`DEFAULT_SCHEDULER`] unless told otherwise).
     #[must_use]
     pub fn named(mut self, name: &str) -> Self {
@@ -202,6 +211,7 @@ impl SchedulerBuilder {
             preempts: self.preempts,
             candidates: self.candidates,
             gates: self.gates,
+            binds: self.binds,
         }
     }
 

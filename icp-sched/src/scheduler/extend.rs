@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use icp_core::client::{ApiRequest, ObjectKey};
 
 use super::{Scheduler, Unschedulable};
-use crate::framework::{Permit, Plugin, Point, Reason, Rejection, Slot, Waiter, WaitingPods};
+use crate::framework::{Bind, Permit, Plugin, Point, Reason, Rejection, Slot, Waiter, WaitingPods};
 use crate::model::Pod;
 use crate::queue::ClusterEvent;
 
@@ -116,6 +116,27 @@ impl Scheduler {
             requests.extend(plugin.pre_bind(pod, node).map_err(|rejected| rejected.by(plugin.name()))?);
         }
         Ok(requests)
+    }
+
+    /// How a pod is bound, and by which plugin; nothing if it is the default one that binds.
+    pub(crate) fn binder(
+        &mut self,
+        pod: &Pod,
+        node: &str,
+    ) -> Result<Option<(&'static str, Bind)>, Rejection> {
+        for plugin in self.own(pod, Point::Bind) {
+            match plugin.bind(pod, node).map_err(|rejected| rejected.by(plugin.name()))? {
+                Bind::Skip => {}
+                by => return Ok(Some((plugin.name(), by))),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether pods of a profile are bound by the default binder if no plugin binds them.
+    pub(crate) fn binds_by_default(&mut self, pod: &Pod) -> bool {
+        self.turn_to(pod);
+        self.profile.binds
     }
 
     /// Tells plugins that a pod is bound.

@@ -68,6 +68,8 @@ pub(super) struct Profile {
     pub(super) candidates: Option<Candidates>,
     /// Whether pods wait for their scheduling gates to go.
     pub(super) gates: bool,
+    /// Whether pods are bound by the default binder.
+    pub(super) binds: bool,
     /// Whether there is a plugin that is not one of the default ones.
     pub(super) has_own: bool,
 }

@@ -16,7 +16,7 @@ use icp_core::client::{
 use serde_json::{Value, json};
 
 use crate::extender::{ExtenderAnswer, ExtenderCall};
-use crate::machine::{Effect, Event, SchedulerMachine};
+use crate::machine::{BindCall, Effect, Event, SchedulerMachine};
 
 type Answer = Result<Reply, ApiError>;
 
@@ -37,10 +37,14 @@ enum Message {
     Serve(usize, RequestId, ApiRequest),
     Tell(usize, ClientEvent),
     Opinion(usize, RequestId, Result<ExtenderAnswer, String>),
+    Bound(usize, RequestId, Result<(), String>),
 }
 
 /// Answers a call of an extender; says nothing if it is silent.
 pub(super) type Server = Box<dyn FnMut(&ExtenderCall) -> Option<Result<ExtenderAnswer, String>>>;
+
+/// Binds a pod; says nothing if it is silent.
+pub(super) type Binder = Box<dyn FnMut(&BindCall) -> Option<Result<(), String>>>;
 
 pub(super) struct World {
     pub(super) now: Time,
@@ -55,6 +59,8 @@ pub(super) struct World {
     pub(super) cut_off: Vec<usize>,
     /// All extenders.
     pub(super) extender: Option<Server>,
+    /// Who binds for plugins that leave it to the shell.
+    pub(super) binder: Option<Binder>,
     rng: Rng,
     revision: u64,
     log: Vec<(Gvr, WatchEvent)>,
@@ -79,6 +85,7 @@ impl World {
             sent_bindings: Vec::new(),
             cut_off: Vec::new(),
             extender: None,
+            binder: None,
             rng: Rng::new(seed),
             revision: 0,
             log: Vec::new(),
@@ -201,6 +208,13 @@ impl World {
                         self.post(due, Message::Opinion(machine, call.id, answer));
                     }
                 }
+                Effect::Bind(call) => {
+                    let answer = self.binder.as_mut().and_then(|b| b(&call));
+                    if let Some(answer) = answer {
+                        let due = self.later();
+                        self.post(due, Message::Bound(machine, call.id, answer));
+                    }
+                }
                 _ => {}
             }
         }
@@ -218,6 +232,11 @@ impl World {
             Message::Opinion(m, id, answer) => {
                 let mut out = Vec::new();
                 self.machines[m].on(self.now, Event::Extender { id, answer }, &mut out);
+                self.perform(m, out);
+            }
+            Message::Bound(m, id, result) => {
+                let mut out = Vec::new();
+                self.machines[m].on(self.now, Event::Bound { id, result }, &mut out);
                 self.perform(m, out);
             }
             Message::Serve(m, ..) if self.cut_off.contains(&m) => {}

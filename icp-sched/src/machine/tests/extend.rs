@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::SECOND;
 use super::api::{Faults, World};
-use crate::framework::{Cycle, Permit, Plugin, Reason, Rejected, WaitingPods};
+use crate::framework::{Bind, Cycle, Permit, Plugin, Reason, Rejected, WaitingPods};
 use crate::machine::{Event, SchedulerConfig, SchedulerMachine};
 use crate::model::Pod;
 use crate::queue::ClusterEvent;
@@ -232,6 +232,85 @@ fn the_shell_lets_pods_go_too_and_deleted_ones_are_released() {
     assert_eq!(w.node_of("a"), "w1");
     assert_eq!(message(&w, "b"), "0/1 nodes are available: 1 changed my mind.");
     assert!(log.lock().unwrap().contains(&"unreserve c w1".to_string()));
+}
+
+/// Binds pods whose names begin so by a request of its own, by the shell, or not at all.
+struct Binder;
+impl Plugin for Binder {
+    fn name(&self) -> &'static str {
+        "Binder"
+    }
+    fn bind(&self, pod: &Pod, node: &str) -> Result<Bind, Rejected> {
+        Ok(match pod.key.name.split('-').next() {
+            Some("own") => {
+                let binding = serde_json::from_value(json!({"apiVersion": "v1", "kind": "Binding",
+                    "metadata": {"name": pod.key.name, "namespace": pod.key.namespace, "uid": pod.uid},
+                    "target": {"kind": "Node", "name": node}}));
+                let op = Operation::Create(Arc::new(binding.unwrap()));
+                let request = ApiRequest::object(&resources::PODS, &pod.key.namespace, &pod.key.name, op)
+                    .sub("binding");
+                Bind::Request(request)
+            }
+            Some("elsewhere") => {
+                let op = Operation::Get;
+                Bind::Request(ApiRequest::object(&resources::PERSISTENT_VOLUMES, "", "none", op))
+            }
+            Some("shell") => Bind::Shell(Duration::from_secs(5)),
+            Some("never") => return Err(Rejected::unschedulable("not today")),
+            _ => Bind::Skip,
+        })
+    }
+}
+
+#[test]
+fn a_plugin_binds_by_a_request_by_the_shell_or_leaves_it_to_others() {
+    let mut w = world(Binder, Faults::default());
+    let calls: Log = Log::default();
+    let log = Arc::clone(&calls);
+    w.binder = Some(Box::new(move |call| {
+        log.lock().unwrap().push(format!("{} {} {} {}", call.plugin, call.pod.name, call.uid, call.node));
+        match call.pod.name.as_str() {
+            "shell-a" => Some(Ok(())),
+            "shell-b" => Some(Err("the shell is busy".into())),
+            _ => None,
+        }
+    }));
+    w.node("w1", "8");
+    for pod in ["own-a", "shell-a", "shell-b", "shell-c", "never-a", "usual-a", "elsewhere-a"] {
+        w.pod(pod, "1");
+    }
+    w.run_for(SECOND / 2);
+    assert_eq!(["own-a", "usual-a"].map(|p| w.node_of(p)), ["w1", "w1"]);
+    let mut told: Vec<String> = calls.lock().unwrap().clone();
+    told.sort();
+    let uid = |pod: &str| w.get(&resources::PODS, pod).unwrap().metadata.uid.clone();
+    let want: Vec<String> =
+        ["shell-a", "shell-b", "shell-c"].iter().map(|p| format!("Binder {p} {} w1", uid(p))).collect();
+    assert_eq!(told, want);
+    // The shell says that it bound the one; the other is told why it was not.
+    assert!(w.machines[0].metrics().contains("result=\"scheduled\"} 3"), "{}", w.machines[0].metrics());
+    assert_eq!(message(&w, "shell-b"), "running Bind plugin \"Binder\": the shell is busy");
+    assert_eq!(message(&w, "never-a"), "running Bind plugin \"Binder\": not today");
+    // Nobody says what became of the third: it is read, is not bound, and tries again. So does the one whose request
+    // names something that is not there.
+    w.run_for(SECOND * 8);
+    assert!(calls.lock().unwrap().iter().filter(|c| c.contains("shell-c")).count() > 1);
+    assert!(w.machines[0].metrics().contains("profile=\"default-scheduler\",result=\"error\""));
+    assert!(w.get(&resources::PODS, "elsewhere-a").is_some());
+    assert_eq!(w.machines[0].queue_sizes().gated, 0);
+}
+
+#[test]
+fn without_a_binder_pods_try_again() {
+    let builder = Scheduler::builder().plugin(Binder, 0).without_binder();
+    let machine = SchedulerMachine::with_scheduler(SchedulerConfig::default(), builder, Rng::new(1));
+    let mut w = World::new(1, Faults::default(), Vec::from([machine]));
+    w.node("w1", "8");
+    w.pod("usual-a", "1");
+    w.pod("own-a", "1");
+    w.run_for(SECOND / 2);
+    assert_eq!(["own-a", "usual-a"].map(|p| w.node_of(p)), ["w1", ""]);
+    assert_eq!(message(&w, "usual-a"), "every Bind plugin skipped the pod");
 }
 
 /// Nothing of the default ones.
