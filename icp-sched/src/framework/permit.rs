@@ -23,6 +23,7 @@ pub enum Permit {
 
 /// What a plugin makes of binding a pod.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is made to be sent at once, never kept")]
 pub enum Bind {
     /// It leaves that to others.
     Skip,

@@ -77,7 +77,6 @@ impl From<ClientEvent> for Event {
 /// What the machine wants done.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-#[expect(clippy::large_enum_variant, reason = "the large variant is the common one; it is moved, not kept")]
 pub enum Effect {
     /// A request to the API server.
     Client(ClientEffect),
