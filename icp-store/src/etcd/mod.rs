@@ -31,6 +31,7 @@ pub mod foreign;
 mod grpc;
 pub mod proto;
 mod resume;
+mod rewatch;
 pub mod server;
 pub mod snapshot;
 mod timed;

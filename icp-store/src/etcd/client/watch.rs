@@ -4,14 +4,13 @@
 //! (`too_many_data_frames`) when there are too many small ones. So a task reads each stream whether or not its events are
 //! taken, and ends it by etcd's cancel request and reading up to the answer. A watch whose taker lags far behind is ended
 //! so too, and begins again where its queue ended.
-#![expect(clippy::disallowed_methods, reason = "a shell: it waits before it connects again")]
+#![expect(clippy::disallowed_methods, reason = "a shell: a task reads each stream")]
 
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use icp_core::base::{Backoff, Duration};
-use icp_core::storage::{StorageError, WatchRequest, WatchResponse, WatchStream};
+use icp_core::base::Duration;
+use icp_core::storage::{Revision, StorageError, WatchRequest, WatchStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch as signal};
 
 use super::channel::{Channel, Requests, ended};
@@ -19,7 +18,8 @@ use crate::etcd::convert::{self, Asked};
 use crate::etcd::grpc::{GrpcBody, Messages, Status, UNAVAILABLE, frame};
 use crate::etcd::proto as pb;
 use crate::etcd::proto::watch_request::RequestUnion;
-use crate::etcd::resume::{Resume, cancelled};
+use crate::etcd::resume::cancelled;
+use crate::etcd::rewatch::{self, Response, Stream};
 
 /// Most responses of one watch that wait to be taken; one with more is ended, to begin again.
 const QUEUED_MAX: usize = 4096;
@@ -32,58 +32,37 @@ type Queued = (pb::WatchResponse, OwnedSemaphorePermit);
 
 struct Watch {
     channel: Arc<Channel>,
-    request: WatchRequest,
-    resume: Resume,
     /// The responses of the stream that is open; its task ends the stream when this is dropped.
-    stream: Option<mpsc::Receiver<Queued>>,
+    queued: Option<mpsc::Receiver<Queued>>,
     /// Counts this watch as open.
     _open: signal::Receiver<()>,
-    backoff: Backoff,
 }
 
 /// Begins a watch, and waits until the server has it.
 pub(super) async fn begin(channel: Arc<Channel>, request: WatchRequest) -> Result<WatchStream, StorageError> {
-    let backoff = Backoff::new(Duration::from_millis(50), channel.options().retry_delay_max);
-    let timeout = channel.options().request_timeout;
-    let resume = Resume::new(&request);
-    let open = channel.watches.subscribe();
-    let mut watch = Watch { channel, request, resume, stream: None, _open: open, backoff };
-    match tokio::time::timeout(timeout, watch.create()).await {
-        Ok(created) => created?,
-        Err(_) => {
-            let detail = alloc::format!("no watch was created in {timeout:?}");
-            return Err(StorageError::Unavailable { detail });
-        }
-    }
-    let batches = futures_util::stream::unfold(Some(watch), |watch| async {
-        let mut watch = watch?;
-        match watch.batch().await {
-            Ok(batch) => Some((Ok(batch), Some(watch))),
-            Err(e) => Some((Err(e), None)),
-        }
-    });
-    Ok(Box::pin(batches))
+    let (timeout, retry_max) = (channel.options().request_timeout, channel.options().retry_delay_max);
+    let _open = channel.watches.subscribe();
+    rewatch::begin(Watch { channel, queued: None, _open }, request, timeout, retry_max).await
 }
 
-impl Watch {
-    /// Opens a stream with this one watch.
-    async fn create(&mut self) -> Result<(), StorageError> {
-        self.stream = None;
-        let (key, range_end) = convert::range_to(self.request.range.clone());
+impl Stream for Watch {
+    async fn open(&mut self, request: &WatchRequest, start: Revision) -> Result<Revision, StorageError> {
+        self.queued = None;
+        let (key, range_end) = convert::range_to(request.range.clone());
         let mut filters = Vec::new();
-        if self.request.no_put {
+        if request.no_put {
             filters.push(0);
         }
-        if self.request.no_delete {
+        if request.no_delete {
             filters.push(1);
         }
         let create = pb::WatchCreateRequest {
             key,
             range_end,
-            start_revision: self.resume.start_revision(),
-            progress_notify: self.request.progress_notify,
+            start_revision: start,
+            progress_notify: request.progress_notify,
             filters,
-            prev_kv: self.request.prev_kv,
+            prev_kv: request.prev_kv,
             watch_id: 0,
             fragment: false,
         };
@@ -100,42 +79,26 @@ impl Watch {
             None => return Err(failed(ended(&messages))),
         };
         refused(&created)?;
-        self.resume.created(convert::revision(&created.header));
-        if self.request.progress_notify {
+        if request.progress_notify {
             self.channel.register(requests.clone());
         }
         let (queue, queued) = mpsc::channel(QUEUED_MAX);
         let answer_timeout = self.channel.options().request_timeout;
         let reader = Reader { messages, requests, watch_id: created.watch_id, answer_timeout };
         tokio::spawn(reader.run(queue));
-        self.stream = Some(queued);
-        Ok(())
+        self.queued = Some(queued);
+        Ok(convert::revision(&created.header))
     }
 
-    /// The next batch; connects again as often as that takes.
-    async fn batch(&mut self) -> Result<WatchResponse, StorageError> {
-        loop {
-            if self.stream.is_none() {
-                tokio::time::sleep(self.backoff.next_delay()).await;
-                match self.create().await {
-                    Ok(()) => {}
-                    Err(StorageError::Unavailable { .. }) => continue,
-                    Err(e) => return Err(e),
-                }
-            }
-            let Some(queued) = &mut self.stream else { continue };
-            let Some((response, _)) = queued.recv().await else {
-                self.stream = None;
-                continue;
-            };
-            self.backoff.reset();
-            refused(&response)?;
-            let revision = convert::revision(&response.header);
-            let events = response.events.into_iter().map(convert::event);
-            if let Some(batch) = self.resume.take(revision, events, response.fragment) {
-                return Ok(batch);
-            }
-        }
+    async fn response(&mut self) -> Result<Option<Response>, StorageError> {
+        let Some(queued) = &mut self.queued else { return Ok(None) };
+        let Some((response, _)) = queued.recv().await else { return Ok(None) };
+        refused(&response)?;
+        Ok(Some(Response {
+            revision: convert::revision(&response.header),
+            events: response.events.into_iter().map(convert::event).collect(),
+            more: response.fragment,
+        }))
     }
 }
 
