@@ -56,8 +56,7 @@ impl SchedulerConfiguration {
     /// A scheduler with these profiles. It asks no extenders; the machine that is made with [`Self::machine`] does.
     ///
     /// # Errors
-    /// If the arguments of a plugin of one's own are wrong, or if an extender would have to be asked about victims or over
-    /// HTTPS.
+    /// If the arguments of a plugin of one's own are wrong, or if an extender would have to be asked over HTTPS.
     pub fn scheduler(&self, registry: &Registry) -> Result<SchedulerBuilder, ConfigErrors> {
         let faults = Faults::default();
         let mut profiles =

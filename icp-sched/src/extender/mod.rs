@@ -35,7 +35,10 @@ use icp_core::base::Duration;
 use icp_core::client::RequestId;
 use serde_json::Value;
 
-pub(crate) use self::wire::{BindingArgs, ExtenderArgs, FilterResult, Unbound, bound, points};
+pub(crate) use self::wire::{
+    BindingArgs, ExtenderArgs, FilterResult, NodeVictims, PreemptionArgs, Unbound, VictimIds, bound, points,
+    victims,
+};
 use crate::config::ExtenderConfiguration;
 
 /// By what the points of extenders, 0 to 10, are multiplied beside their weight, so that they count as those of plugins,
@@ -91,9 +94,6 @@ impl ExtenderConfiguration {
 
     /// The field that asks for something that is not built, and what.
     pub(crate) fn not_yet(&self) -> Option<(&'static str, &'static str)> {
-        if !self.preempt_verb.is_empty() {
-            return Some(("preemptVerb", "asking an extender about victims"));
-        }
         let secure = [
             (self.enable_https, "enableHTTPS"),
             (self.tls.is_some(), "tlsConfig"),

@@ -4,11 +4,12 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use icp_core::api::Object;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::ExtenderAnswer;
 
@@ -47,6 +48,56 @@ pub(crate) struct BindingArgs<'a> {
     #[serde(rename = "PodUID")]
     pub(crate) pod_uid: &'a str,
     pub(crate) node: &'a str,
+}
+
+/// The question about victims: whole pods, or their uids for an extender that knows them (`nodeCacheCapable`).
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct PreemptionArgs<'a> {
+    pod: &'a Object,
+    pub(crate) node_name_to_victims: Option<BTreeMap<&'a str, NodeVictims<'a>>>,
+    pub(crate) node_name_to_meta_victims: Option<BTreeMap<&'a str, VictimIds>>,
+}
+
+impl<'a> PreemptionArgs<'a> {
+    pub(crate) const fn new(pod: &'a Object) -> Self {
+        Self { pod, node_name_to_victims: None, node_name_to_meta_victims: None }
+    }
+}
+
+/// The victims of a node.
+#[derive(Serialize)]
+pub(crate) struct NodeVictims<'a> {
+    #[serde(rename = "Pods")]
+    pods: Vec<&'a Object>,
+    #[serde(rename = "NumPDBViolations")]
+    violations: usize,
+}
+
+impl<'a> NodeVictims<'a> {
+    pub(crate) fn new(pods: &'a [Arc<Object>], violations: usize) -> Self {
+        Self { pods: pods.iter().map(|p| &**p).collect(), violations }
+    }
+}
+
+/// The same by their uids.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct VictimIds {
+    pub(crate) uids: Vec<String>,
+    pub(crate) violations: usize,
+}
+
+impl VictimIds {
+    pub(crate) fn new(uids: impl Iterator<Item = String>, violations: usize) -> Self {
+        Self { uids: uids.collect(), violations }
+    }
+}
+
+impl Serialize for VictimIds {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let pods: Vec<Value> = self.uids.iter().map(|uid| json!({"UID": uid})).collect();
+        json!({"Pods": pods, "NumPDBViolations": self.violations}).serialize(serializer)
+    }
 }
 
 /// The document of an answer.
@@ -156,6 +207,29 @@ pub(crate) fn points(answer: &ExtenderAnswer, url: &str) -> Result<BTreeMap<Stri
     Ok(points)
 }
 
+/// The victims that an extender leaves, by node.
+pub(crate) fn victims(answer: &ExtenderAnswer, url: &str) -> Result<BTreeMap<String, VictimIds>, String> {
+    const FIELD: &str = "NodeNameToMetaVictims";
+    let value = document(answer, url)?;
+    let Some(nodes) = field(&value, FIELD) else { return Ok(BTreeMap::new()) };
+    let nodes = nodes.as_object().ok_or_else(|| wrong(url, FIELD, "an object"))?;
+    let mut all = BTreeMap::new();
+    for (node, victims) in nodes {
+        let mut ids = VictimIds::default();
+        if let Some(n) = field(victims, "NumPDBViolations") {
+            let n = n.as_i64().ok_or_else(|| wrong(url, "NumPDBViolations", "an integer"))?;
+            ids.violations = usize::try_from(n).unwrap_or(0);
+        }
+        if let Some(pods) = field(victims, "Pods") {
+            for pod in pods.as_array().ok_or_else(|| wrong(url, "Pods", "a list"))? {
+                ids.uids.push(text(pod, "UID", url)?.into());
+            }
+        }
+        all.insert(node.clone(), ids);
+    }
+    Ok(all)
+}
+
 /// Why a binding did not come about.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Unbound {
@@ -176,8 +250,6 @@ pub(crate) fn bound(answer: &ExtenderAnswer, url: &str) -> Result<(), Unbound> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     const URL: &str = "http://x/filter";

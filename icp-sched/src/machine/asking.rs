@@ -46,12 +46,12 @@ pub(super) struct Asking {
 }
 
 impl SchedulerMachine {
-    fn extender(&self, at: usize) -> Option<&ExtenderConfiguration> {
+    pub(super) fn extender(&self, at: usize) -> Option<&ExtenderConfiguration> {
         self.config.extenders.get(at)
     }
 
     /// The first extender from `from` on that has a say about a pod, and the address of this question.
-    fn asked_from(
+    pub(super) fn asked_from(
         &self,
         from: usize,
         pod: &Object,
@@ -62,7 +62,14 @@ impl SchedulerMachine {
         Some((at, extender.url(verb(extender))))
     }
 
-    fn call(&mut self, now: Time, at: usize, url: String, body: Vec<u8>, out: &mut Vec<Effect>) -> RequestId {
+    pub(super) fn call(
+        &mut self,
+        now: Time,
+        at: usize,
+        url: String,
+        body: Vec<u8>,
+        out: &mut Vec<Effect>,
+    ) -> RequestId {
         let id = self.ids.next_id();
         let timeout = self.extender(at).map(|e| e.timeout).unwrap_or_default();
         self.timers.set(id, now + timeout);
@@ -193,6 +200,9 @@ impl SchedulerMachine {
         answer: Answer,
         out: &mut Vec<Effect>,
     ) -> bool {
+        if self.victims_answered(now, id, &answer, out) {
+            return true;
+        }
         if let Some(mut asking) = self.asking.take() {
             let Some(at) = asking.open.remove(&id) else {
                 self.asking = Some(asking);

@@ -18,7 +18,7 @@ impl SchedulerMachine {
     /// Decides on pods that are ready, as long as there is room for bindings.
     pub(super) fn pump(&mut self, now: Time, out: &mut Vec<Effect>) {
         self.more = None;
-        if self.asking.is_some() || self.leading(now).is_none() || !self.synced() {
+        if self.waits_for_extender() || self.leading(now).is_none() || !self.synced() {
             return;
         }
         for _ in 0..self.config.decisions_max {
@@ -27,7 +27,7 @@ impl SchedulerMachine {
             }
             let Some(pod) = self.queue.pop(now) else { return };
             self.place(now, pod, out);
-            if self.asking.is_some() {
+            if self.waits_for_extender() {
                 return;
             }
         }
@@ -55,27 +55,40 @@ impl SchedulerMachine {
             self.queue.remove(&pod.key);
             return;
         }
-        let (mut message, mut nominated) = (none.message.clone(), None);
         if let Some(node) = self.scheduler.post_filter(pod, &none) {
             self.scheduler.nominate(pod.clone(), &node);
-            nominated = Some(node);
-        } else {
-            match self.scheduler.preempt(pod, &none) {
-                Ok(preemption) => {
-                    self.metrics.preempted(preemption.victims.len());
-                    self.make_room(now, pod, &preemption, out);
-                    nominated = Some(preemption.name);
+            self.unschedulable(now, pod, none.plugins, none.message, Some(&node), out);
+        } else if !self.bargain(now, pod, &none, out) {
+            let room = self.scheduler.preempt(pod, &none);
+            self.settle(now, pod, none, room, out);
+        }
+    }
+
+    /// Makes the room that was found, if any, and lets the pod wait.
+    pub(super) fn settle(
+        &mut self,
+        now: Time,
+        pod: &Pod,
+        none: Unschedulable,
+        room: Result<Preemption, String>,
+        out: &mut Vec<Effect>,
+    ) {
+        let (mut message, mut nominated) = (none.message, None);
+        match room {
+            Ok(preemption) => {
+                self.metrics.preempted(preemption.victims.len());
+                self.make_room(now, pod, &preemption, out);
+                nominated = Some(preemption.name);
+            }
+            Err(why) => {
+                if !why.is_empty() {
+                    self.metrics.preemption_tried();
+                    message = format!("{message} {why}");
                 }
-                Err(why) => {
-                    if !why.is_empty() {
-                        self.metrics.preemption_tried();
-                        message = format!("{message} {why}");
-                    }
-                    if none.preemptable == 0 {
-                        // Room that was kept is of no use.
-                        self.scheduler.clear_nomination(&pod.key);
-                        nominated = Some(String::new());
-                    }
+                if none.preemptable == 0 {
+                    // Room that was kept is of no use.
+                    self.scheduler.clear_nomination(&pod.key);
+                    nominated = Some(String::new());
                 }
             }
         }

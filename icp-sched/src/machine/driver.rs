@@ -12,6 +12,7 @@ use icp_core::client::{
 };
 
 use super::asking::Asking;
+use super::bargaining::Bargain;
 use super::binding::{Flight, Preparing};
 use super::metrics::Metrics;
 use super::noting::Told;
@@ -50,6 +51,8 @@ pub struct SchedulerMachine {
     pub(super) reserved: BTreeMap<ObjectKey, (Pod, String)>,
     /// The decision that waits for extenders.
     pub(super) asking: Option<Asking>,
+    /// The preemption that waits for extenders.
+    pub(super) bargain: Option<Bargain>,
     pub(super) metrics: Metrics,
     /// Events and conditions, whose answers do not matter.
     pub(super) notes_open: BTreeSet<RequestId>,
@@ -106,6 +109,7 @@ impl SchedulerMachine {
             waiters: BTreeMap::new(),
             reserved: BTreeMap::new(),
             asking: None,
+            bargain: None,
             metrics: Metrics::default(),
             notes_open: BTreeSet::new(),
             events_waiting: VecDeque::new(),
@@ -134,7 +138,7 @@ impl SchedulerMachine {
     /// Whether no decision or binding is under way and no pod is ready.
     #[must_use]
     pub fn idle(&self, now: Time) -> bool {
-        self.flights.is_empty() && self.asking.is_none() && !self.queue.is_ready(now)
+        self.flights.is_empty() && !self.waits_for_extender() && !self.queue.is_ready(now)
     }
 
     /// The leadership, if this machine may act at `now`; always without leader election.
@@ -173,6 +177,7 @@ impl SchedulerMachine {
         self.queue = Queue::new(self.config.backoff_initial, self.config.backoff_max);
         self.flights.clear();
         self.asking = None;
+        self.bargain = None;
         self.timers = TimingWheel::new();
         self.preparing.clear();
         self.waiters.clear();
@@ -276,7 +281,7 @@ impl Machine for SchedulerMachine {
         let informers = self.informers.values().filter_map(Informer::deadline).min();
         // A pod that is due waits for room, for extenders or for what is listed, not for the clock.
         let may = self.term.is_some()
-            && self.asking.is_none()
+            && !self.waits_for_extender()
             && self.flights.len() < self.config.bindings_max
             && self.synced();
         let queue = self.queue.deadline().filter(|_| may);

@@ -10,6 +10,7 @@
 //! ```
 
 mod asking;
+mod bargaining;
 mod binding;
 mod config;
 mod deciding;

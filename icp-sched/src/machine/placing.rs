@@ -25,6 +25,9 @@ impl SchedulerMachine {
         if let Some(asking) = &mut self.asking {
             asking.disturbed = true;
         }
+        if let Some(bargain) = &mut self.bargain {
+            bargain.disturbed = true;
+        }
         let scheduler = &mut self.scheduler;
         let moved = self.queue.happened_if(now, event, |plugin, pod| scheduler.hinted(plugin, pod, event));
         self.metrics.incoming("active", event.label(), moved.active);

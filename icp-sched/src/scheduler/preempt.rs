@@ -74,7 +74,7 @@ impl Scheduler {
         let mut tried = 0;
         if none.preemptable > 0 {
             let found = if let Some(limits) = self.profile.candidates {
-                candidates::cheapest(self.some_candidates(pod, limits, &mut statuses, &mut tried))
+                Preemption::cheapest(self.some_candidates(pod, limits, &mut statuses, &mut tried))
             } else if self.only_load_matters(pod) {
                 self.by_load(pod, start, &mut statuses, &mut tried)
             } else {
@@ -85,6 +85,23 @@ impl Scheduler {
             }
         }
         Err(self.no_room(statuses, tried))
+    }
+
+    /// Nodes where room can be made, for extenders to choose among: as many as the profile says, or as upstream looks
+    /// at.
+    pub(crate) fn candidates(&mut self, pod: &Pod, none: &Unschedulable) -> Result<Vec<Preemption>, String> {
+        self.turn_to(pod);
+        if !self.profile.preempts {
+            return Err(String::new());
+        }
+        self.may_preempt(pod)?;
+        let limits = self.profile.candidates.unwrap_or_default();
+        let (mut statuses, mut tried) = (Statuses::new(), 0);
+        let mut found = Vec::new();
+        if none.preemptable > 0 {
+            found = self.some_candidates(pod, limits, &mut statuses, &mut tried);
+        }
+        if found.is_empty() { Err(self.no_room(statuses, tried)) } else { Ok(found) }
     }
 
     /// Why no room can be made, in upstream's words.

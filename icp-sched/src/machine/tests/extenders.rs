@@ -280,3 +280,120 @@ fn others_wait_meanwhile_and_what_changed_counts() {
     assert_eq!(w.node_of("last"), "n2");
     assert_eq!(w.bindings.len(), 3);
 }
+
+/// Fills the three nodes with a pod each, the less important the later, and asks for one of them.
+fn full(w: &mut World) -> [String; 3] {
+    let pod = |name: &str, node: Option<&str>, priority: i32| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"},
+            "spec": {"nodeName": node, "priority": priority,
+                "containers": [{"name": "c", "resources": {"requests": {"cpu": "4"}}}]}})
+    };
+    for (n, priority) in [(0, 3), (1, 2), (2, 1)] {
+        w.create(&resources::PODS, pod(&format!("v{n}"), Some(&format!("n{n}")), priority));
+    }
+    w.run_for(SECOND);
+    w.create(&resources::PODS, pod("p", None, 100));
+    ["v0", "v1", "v2"].map(|v| w.get(&resources::PODS, v).unwrap().metadata.uid.clone())
+}
+
+#[test]
+fn extenders_leave_out_nodes_on_which_pods_would_be_evicted() {
+    let extenders = json!([
+        {"urlPrefix": "http://a", "preemptVerb": "v", "nodeCacheCapable": true},
+        {"urlPrefix": "http://b", "preemptVerb": "v"},
+        {"urlPrefix": "http://c", "preemptVerb": "v", "managedResources": [{"name": "example.com/foo"}]},
+    ]);
+    let (mut w, log) = world(extenders, |url, body| {
+        if url == "http://a/v" {
+            let mut left = body["NodeNameToMetaVictims"].clone();
+            left.as_object_mut().unwrap().remove("n2");
+            return Some(Ok(json!({"NodeNameToMetaVictims": left})));
+        }
+        let uid = |n: &str| body["NodeNameToVictims"][n]["Pods"][0]["metadata"]["uid"].clone();
+        Some(Ok(json!({"nodeNameToMetaVictims": {
+            "n0": {"pods": [{"uid": uid("n0")}], "numPDBViolations": 0},
+            "n1": {"pods": [{"uid": uid("n1")}], "numPDBViolations": 1},
+        }})))
+    });
+    let uids = full(&mut w);
+    w.run_for(SECOND * 5);
+    // n2 would be the cheapest; n1 is the next, but breaks a budget as the second extender says.
+    assert_eq!(w.node_of("p"), "n0");
+    assert!(w.get(&resources::PODS, "v0").is_none() && w.get(&resources::PODS, "v1").is_some());
+    assert_eq!(urls(&log), ["http://a/v", "http://b/v"]);
+    let log = log.lock().unwrap();
+    let (first, second) = (&log[0].1, &log[1].1);
+    assert_eq!(first["Pod"]["metadata"]["name"], "p");
+    assert_eq!(first["NodeNameToVictims"], Value::Null);
+    let want = json!({"Pods": [{"UID": uids[2]}], "NumPDBViolations": 0});
+    assert_eq!(first["NodeNameToMetaVictims"]["n2"], want);
+    assert_eq!(second["NodeNameToMetaVictims"], Value::Null);
+    let nodes: Vec<_> = second["NodeNameToVictims"].as_object().unwrap().keys().collect();
+    assert_eq!(nodes, ["n0", "n1"]);
+    assert_eq!(second["NodeNameToVictims"]["n1"]["Pods"][0]["spec"]["nodeName"], "n1");
+}
+
+#[test]
+fn answers_about_victims_are_checked() {
+    type Reply = fn(&Value) -> Option<Result<Value, String>>;
+    let head = "0/3 nodes are available: 3 Insufficient cpu. preemption: ";
+    let kinds: [(&str, Reply, bool); 7] = [
+        ("connection refused", |_| Some(Err("connection refused".into())), true),
+        ("no answer in time", |_| None, true),
+        (
+            "nodeinfo not found for node name \"n9\"",
+            |_| Some(Ok(json!({"NodeNameToMetaVictims": {"n9": {"Pods": [{"UID": "x"}]}}}))),
+            true,
+        ),
+        (
+            "extender: http://a claims to preempt pod (UID: x) on node: n1, but the pod is not found on that node",
+            |_| Some(Ok(json!({"NodeNameToMetaVictims": {"n1": {"Pods": [{"UID": "x"}]}}}))),
+            true,
+        ),
+        (
+            "answer of extender at URL http://a/v: NodeNameToMetaVictims: expected an object",
+            |_| Some(Ok(json!({"NodeNameToMetaVictims": []}))),
+            true,
+        ),
+        (
+            "expected at least one victim pod on node \"n1\"",
+            |_| Some(Ok(json!({"NodeNameToMetaVictims": {"n1": {}}}))),
+            false,
+        ),
+        ("no candidate node for preemption", |_| Some(Ok(json!({}))), false),
+    ];
+    for (want, reply, goes_on) in kinds {
+        for ignorable in [false, true] {
+            let extenders = json!([{"urlPrefix": "http://a", "preemptVerb": "v", "nodeCacheCapable": true,
+                "httpTimeout": "500ms", "ignorable": ignorable}]);
+            let (mut w, log) = world(extenders, move |_, body| reply(body));
+            full(&mut w);
+            w.run_for(Duration::from_millis(900));
+            assert_eq!(urls(&log).len(), 1, "{want}");
+            let (_, why) = message(&w, "p");
+            if ignorable && goes_on {
+                assert!(w.get(&resources::PODS, "v2").is_none(), "the cheapest goes: {want}");
+            } else {
+                assert!(w.get(&resources::PODS, "v2").is_some(), "{want}");
+                let want = if ignorable { "no candidate node for preemption" } else { want };
+                assert_eq!(why, format!("{head}{want}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pod_that_goes_while_extenders_think_evicts_nobody() {
+    let extenders = json!([{"urlPrefix": "http://a", "preemptVerb": "v", "nodeCacheCapable": true, "httpTimeout": "2s",
+        "ignorable": true}]);
+    let (mut w, log) = world(extenders, |_, _| None);
+    full(&mut w);
+    w.run_for(SECOND);
+    w.delete(&resources::PODS, "p");
+    w.pod("small", "4");
+    w.delete(&resources::PODS, "v1");
+    w.run_for(SECOND * 3);
+    assert_eq!(urls(&log).len(), 1);
+    assert_eq!(w.node_of("small"), "n1");
+    assert!(w.get(&resources::PODS, "v2").is_some());
+}

@@ -32,10 +32,13 @@ impl Candidates {
     }
 }
 
-/// The candidate that costs least; of equals, the first.
-pub(super) fn cheapest(candidates: Vec<Preemption>) -> Option<Preemption> {
-    let costed = candidates.into_iter().filter_map(|c| Some((Cost::of(c.violations, c.victims.iter())?, c)));
-    costed.min_by_key(|(cost, _)| *cost).map(|(_, candidate)| candidate)
+impl Preemption {
+    /// The one that costs least; of equals, the first.
+    pub(crate) fn cheapest(candidates: Vec<Self>) -> Option<Self> {
+        let costed =
+            candidates.into_iter().filter_map(|c| Some((Cost::of(c.violations, c.victims.iter())?, c)));
+        costed.min_by_key(|(cost, _)| *cost).map(|(_, candidate)| candidate)
+    }
 }
 
 impl Scheduler {
