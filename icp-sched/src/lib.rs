@@ -14,6 +14,7 @@
 //! | [`plugins`] | the default plugins of upstream |
 //! | [`queue`] | pods that wait |
 //! | [`machine`] | informers, queue, decisions, bindings, leader election |
+//! | [`record`] | histories of the machine's inputs and decisions, to be decided on again |
 //! | [`oracle`] | the comparison with recorded answers of kube-scheduler |
 #![no_std]
 extern crate alloc;
@@ -30,6 +31,7 @@ pub mod model;
 pub mod oracle;
 pub mod plugins;
 pub mod queue;
+pub mod record;
 mod scheduler;
 
 pub use scheduler::{

@@ -45,6 +45,7 @@ pub use types::{
     ClientConnection, ExtenderConfiguration, LeaderElection, ManagedResource, ProfileConfiguration,
     SchedulerConfiguration, TlsConfig,
 };
+pub(crate) use write::{extenders_from_value, extenders_to_value};
 
 /// The version that is read.
 pub const VERSION: &str = "kubescheduler.config.k8s.io/v1";

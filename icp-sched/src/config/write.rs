@@ -2,11 +2,15 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use icp_core::base::Duration;
 use serde_json::{Map, Value, json};
 
-use super::{ExtenderConfiguration, KIND, ProfileConfiguration, SchedulerConfiguration, TlsConfig, VERSION};
+use super::{
+    ConfigErrors, ExtenderConfiguration, KIND, ProfileConfiguration, Registry, SchedulerConfiguration,
+    TlsConfig, VERSION,
+};
 use crate::framework::Point;
 
 /// A duration that reads back as the same.
@@ -35,9 +39,20 @@ impl SchedulerConfiguration {
                 "contentType": self.client.content_type, "qps": self.client.qps, "burst": self.client.burst,
             },
             "profiles": self.profiles.iter().map(profile).collect::<Value>(),
-            "extenders": self.extenders.iter().map(extender).collect::<Value>(),
+            "extenders": extenders_to_value(&self.extenders),
         })
     }
+}
+
+/// The extenders as they stand in a configuration.
+pub(crate) fn extenders_to_value(extenders: &[ExtenderConfiguration]) -> Value {
+    extenders.iter().map(extender).collect()
+}
+
+/// Reads what [`extenders_to_value`] writes.
+pub(crate) fn extenders_from_value(value: &Value) -> Result<Vec<ExtenderConfiguration>, ConfigErrors> {
+    let document = json!({"apiVersion": VERSION, "kind": KIND, "extenders": value});
+    SchedulerConfiguration::from_value(&document, &Registry::default()).map(|c| c.extenders)
 }
 
 fn profile(p: &ProfileConfiguration) -> Value {

@@ -176,10 +176,7 @@ impl SchedulerMachine {
     fn choose(&mut self, now: Time, asking: Asking, out: &mut Vec<Effect>) {
         let totals = asking.totals.as_deref().unwrap_or_default();
         match self.scheduler.best(asking.contest.start, totals) {
-            Some(placement) => {
-                self.scheduler.assume(asking.pod.clone(), placement.node);
-                self.reserve(now, asking.pod, placement.name, out);
-            }
+            Some(placement) => self.chosen(now, asking.pod, placement, out),
             None => self.none_left(now, asking, out),
         }
     }

@@ -9,6 +9,7 @@ use icp_core::base::Time;
 use icp_core::client::EventType;
 
 use super::binding::Flight;
+use super::decision::NoWay;
 use super::driver::SchedulerMachine;
 use super::{Effect, requests};
 use crate::model::Pod;
@@ -41,10 +42,7 @@ impl SchedulerMachine {
             return;
         }
         match self.scheduler.schedule(&pod) {
-            Ok(placement) => {
-                self.scheduler.assume(pod.clone(), placement.node);
-                self.reserve(now, pod, placement.name, out);
-            }
+            Ok(placement) => self.chosen(now, pod, placement, out),
             Err(none) => self.nowhere(now, &pod, none, out),
         }
     }
@@ -56,8 +54,9 @@ impl SchedulerMachine {
             return;
         }
         if let Some(node) = self.scheduler.post_filter(pod, &none) {
-            self.scheduler.nominate(pod.clone(), &node);
-            self.unschedulable(now, pod, none.plugins, none.message, Some(&node), out);
+            let Unschedulable { message, plugins, .. } = none;
+            let way = NoWay { message, plugins, preemption: None, nominated: Some(node) };
+            self.rejected(now, pod, way, out);
         } else if !self.bargain(now, pod, &none, out) {
             let room = self.scheduler.preempt(pod, &none);
             self.settle(now, pod, none, room, out);
@@ -73,26 +72,44 @@ impl SchedulerMachine {
         room: Result<Preemption, String>,
         out: &mut Vec<Effect>,
     ) {
-        let (mut message, mut nominated) = (none.message, None);
+        let Unschedulable { message, plugins, preemptable } = none;
+        let mut way = NoWay { message, plugins, preemption: None, nominated: None };
         match room {
-            Ok(preemption) => {
-                self.metrics.preempted(preemption.victims.len());
-                self.make_room(now, pod, &preemption, out);
-                nominated = Some(preemption.name);
-            }
+            Ok(preemption) => way.preemption = Some(preemption),
             Err(why) => {
                 if !why.is_empty() {
                     self.metrics.preemption_tried();
-                    message = format!("{message} {why}");
+                    way.message = format!("{} {why}", way.message);
                 }
-                if none.preemptable == 0 {
+                if preemptable == 0 {
                     // Room that was kept is of no use.
-                    self.scheduler.clear_nomination(&pod.key);
-                    nominated = Some(String::new());
+                    way.nominated = Some(String::new());
                 }
             }
         }
-        self.unschedulable(now, pod, none.plugins, message, nominated.as_deref(), out);
+        self.rejected(now, pod, way, out);
+    }
+
+    /// Makes or gives up room as was decided, and lets the pod wait.
+    pub(super) fn carry_out(&mut self, now: Time, pod: &Pod, way: NoWay, out: &mut Vec<Effect>) {
+        let NoWay { message, plugins, preemption, nominated } = way;
+        let nominated = match (preemption, nominated) {
+            (Some(preemption), _) => {
+                self.metrics.preempted(preemption.victims.len());
+                self.make_room(now, pod, &preemption, out);
+                Some(preemption.name)
+            }
+            (None, Some(node)) => {
+                if node.is_empty() {
+                    self.scheduler.clear_nomination(&pod.key);
+                } else {
+                    self.scheduler.nominate(pod.clone(), &node);
+                }
+                Some(node)
+            }
+            (None, None) => None,
+        };
+        self.unschedulable(now, pod, plugins, message, nominated.as_deref(), out);
     }
 
     /// Tells of a pod that found no node, and lets it wait until something happens that matters to these plugins.

@@ -14,6 +14,7 @@ use icp_core::client::{
 use super::asking::Asking;
 use super::bargaining::Bargain;
 use super::binding::{Flight, Preparing};
+use super::decision::Kept;
 use super::metrics::Metrics;
 use super::noting::Told;
 use super::{Effect, Event, SchedulerConfig};
@@ -59,6 +60,7 @@ pub struct SchedulerMachine {
     pub(super) events_waiting: VecDeque<Told>,
     /// More pods can be decided on at once.
     pub(super) more: Option<Time>,
+    pub(super) decisions: Kept,
 }
 
 impl fmt::Debug for SchedulerMachine {
@@ -114,6 +116,7 @@ impl SchedulerMachine {
             notes_open: BTreeSet::new(),
             events_waiting: VecDeque::new(),
             more: None,
+            decisions: None,
         }
     }
 
@@ -225,6 +228,7 @@ impl Machine for SchedulerMachine {
     type Effect = Effect;
 
     fn on(&mut self, now: Time, event: Event, out: &mut Vec<Effect>) {
+        self.new_input();
         match event {
             Event::Start if !self.running => {
                 self.running = true;
@@ -263,6 +267,7 @@ impl Machine for SchedulerMachine {
     }
 
     fn wake(&mut self, now: Time, out: &mut Vec<Effect>) {
+        self.new_input();
         if let Some(elector) = &mut self.elector {
             elector.wake(now, out);
         }

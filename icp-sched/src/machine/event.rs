@@ -88,6 +88,8 @@ pub enum Effect {
     Led(Option<Term>),
     /// What was counted, in Prometheus' text format.
     Metrics(String),
+    /// Lines of a history, to be appended to its file; of a [`Recorder`](crate::record::Recorder) alone.
+    Recorded(String),
 }
 
 impl From<ClientEffect> for Effect {
@@ -103,9 +105,11 @@ impl TryFrom<Effect> for ClientEffect {
     fn try_from(effect: Effect) -> Result<Self, Effect> {
         match effect {
             Effect::Client(effect) => Ok(effect),
-            other @ (Effect::AskExtender(_) | Effect::Bind(_) | Effect::Led(_) | Effect::Metrics(_)) => {
-                Err(other)
-            }
+            other @ (Effect::AskExtender(_)
+            | Effect::Bind(_)
+            | Effect::Led(_)
+            | Effect::Metrics(_)
+            | Effect::Recorded(_)) => Err(other),
         }
     }
 }

@@ -14,6 +14,7 @@ mod bargaining;
 mod binding;
 mod config;
 mod deciding;
+mod decision;
 mod driver;
 mod event;
 mod metrics;
@@ -21,9 +22,10 @@ mod noting;
 mod placing;
 mod requests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod watching;
 
 pub use config::SchedulerConfig;
+pub use decision::{Decision, NoNode};
 pub use driver::SchedulerMachine;
 pub use event::{BindCall, Effect, Event};

@@ -135,6 +135,12 @@ impl Scheduler {
         self.profile.slots.iter().any(|s| s.plugin.name() == name && s.points != Points::NONE)
     }
 
+    /// The plugin of that name, of any profile.
+    pub(crate) fn plugin_named(&self, name: &str) -> Option<&'static str> {
+        let mut profiles = core::iter::once(&self.profile).chain(&self.others);
+        profiles.find_map(|p| p.slots.iter().map(|s| s.plugin.name()).find(|n| *n == name))
+    }
+
     /// How many nodes have to be found that will do; `None` for all.
     pub(super) fn sample(&self) -> Option<usize> {
         self.profile.sampling.wanted(self.cluster.node_count())

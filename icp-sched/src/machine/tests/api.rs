@@ -17,20 +17,21 @@ use serde_json::{Value, json};
 
 use crate::extender::{ExtenderAnswer, ExtenderCall};
 use crate::machine::{BindCall, Effect, Event, SchedulerMachine};
+use crate::record::Writer;
 
 type Answer = Result<Reply, ApiError>;
 
 /// What may go wrong.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Faults {
+pub(crate) struct Faults {
     /// Longest way of a message, in milliseconds.
-    pub(super) delay_ms: u64,
+    pub(crate) delay_ms: u64,
     /// Of a million requests, so many are lost, half of them after they were served.
-    pub(super) lost_per_million: u32,
+    pub(crate) lost_per_million: u32,
     /// Of a million bindings, so many are refused.
-    pub(super) refused_per_million: u32,
+    pub(crate) refused_per_million: u32,
     /// Of a million watch events, so many end the watch instead.
-    pub(super) watch_breaks_per_million: u32,
+    pub(crate) watch_breaks_per_million: u32,
 }
 
 enum Message {
@@ -41,26 +42,28 @@ enum Message {
 }
 
 /// Answers a call of an extender; says nothing if it is silent.
-pub(super) type Server = Box<dyn FnMut(&ExtenderCall) -> Option<Result<ExtenderAnswer, String>>>;
+pub(crate) type Server = Box<dyn FnMut(&ExtenderCall) -> Option<Result<ExtenderAnswer, String>>>;
 
 /// Binds a pod; says nothing if it is silent.
-pub(super) type Binder = Box<dyn FnMut(&BindCall) -> Option<Result<(), String>>>;
+pub(crate) type Binder = Box<dyn FnMut(&BindCall) -> Option<Result<(), String>>>;
 
-pub(super) struct World {
-    pub(super) now: Time,
-    pub(super) machines: Vec<SchedulerMachine>,
-    pub(super) objects: BTreeMap<(Gvr, ObjectKey), Arc<Object>>,
-    pub(super) faults: Faults,
+pub(crate) struct World {
+    pub(crate) now: Time,
+    pub(crate) machines: Vec<SchedulerMachine>,
+    pub(crate) objects: BTreeMap<(Gvr, ObjectKey), Arc<Object>>,
+    pub(crate) faults: Faults,
     /// Bindings that were carried out: pod uid and node.
-    pub(super) bindings: Vec<(String, String)>,
+    pub(crate) bindings: Vec<(String, String)>,
     /// When each machine sent a binding.
-    pub(super) sent_bindings: Vec<(Time, usize)>,
+    pub(crate) sent_bindings: Vec<(Time, usize)>,
     /// Machines that reach nobody.
-    pub(super) cut_off: Vec<usize>,
+    pub(crate) cut_off: Vec<usize>,
     /// All extenders.
-    pub(super) extender: Option<Server>,
+    pub(crate) extender: Option<Server>,
     /// Who binds for plugins that leave it to the shell.
-    pub(super) binder: Option<Binder>,
+    pub(crate) binder: Option<Binder>,
+    /// Hears of what the first machine is given, and of what it decided on it.
+    pub(crate) writer: Option<Writer>,
     rng: Rng,
     revision: u64,
     log: Vec<(Gvr, WatchEvent)>,
@@ -70,12 +73,28 @@ pub(super) struct World {
     sent: u64,
 }
 
+fn run(machine: &mut SchedulerMachine, now: Time, event: Option<Event>, out: &mut Vec<Effect>) {
+    match event {
+        Some(event) => machine.on(now, event, out),
+        None => machine.wake(now, out),
+    }
+}
+
 fn refuse(code: u16, reason: &str, message: &str) -> Answer {
     Err(ApiError::Status(Status::failure(code, reason, message)))
 }
 
 impl World {
-    pub(super) fn new(seed: u64, faults: Faults, machines: Vec<SchedulerMachine>) -> Self {
+    pub(crate) fn new(seed: u64, faults: Faults, machines: Vec<SchedulerMachine>) -> Self {
+        Self::recorded(seed, faults, machines, None)
+    }
+
+    pub(crate) fn recorded(
+        seed: u64,
+        faults: Faults,
+        machines: Vec<SchedulerMachine>,
+        writer: Option<Writer>,
+    ) -> Self {
         let mut world = Self {
             now: Time::from_secs(1_800_000_000),
             machines,
@@ -86,6 +105,7 @@ impl World {
             cut_off: Vec::new(),
             extender: None,
             binder: None,
+            writer,
             rng: Rng::new(seed),
             revision: 0,
             log: Vec::new(),
@@ -96,26 +116,40 @@ impl World {
         };
         world.create(&resources::NAMESPACES, json!({"metadata": {"name": "default"}}));
         for m in 0..world.machines.len() {
-            let mut out = Vec::new();
-            world.machines[m].on(world.now, Event::Start, &mut out);
-            world.perform(m, out);
+            world.feed(m, Some(Event::Start));
         }
         world
     }
 
-    pub(super) fn create(&mut self, gvr: &Gvr, object: Value) {
+    /// Gives a machine an event, or wakes it.
+    pub(crate) fn feed(&mut self, m: usize, event: Option<Event>) {
+        let mut out = Vec::new();
+        let writer = self.writer.as_mut().filter(|_| m == 0);
+        let machine = &mut self.machines[m];
+        match writer {
+            Some(writer) => {
+                writer.input(self.now, event.as_ref());
+                run(machine, self.now, event, &mut out);
+                writer.done(&out, machine.decisions());
+            }
+            None => run(machine, self.now, event, &mut out),
+        }
+        self.perform(m, out);
+    }
+
+    pub(crate) fn create(&mut self, gvr: &Gvr, object: Value) {
         let mut object: Object = serde_json::from_value(object).unwrap();
         object.metadata.uid = self.rng.uuid();
-        object.metadata.creation_timestamp = Some(self.now);
+        object.metadata.creation_timestamp = Some(Time::from_secs(self.now.as_secs()));
         self.store(gvr, object, WatchKind::Added);
     }
 
-    pub(super) fn node(&mut self, name: &str, cpu: &str) {
+    pub(crate) fn node(&mut self, name: &str, cpu: &str) {
         let room = json!({"cpu": cpu, "memory": "8Gi", "pods": "110"});
         self.create(&resources::NODES, json!({"metadata": {"name": name}, "status": {"allocatable": room}}));
     }
 
-    pub(super) fn pod(&mut self, name: &str, cpu: &str) {
+    pub(crate) fn pod(&mut self, name: &str, cpu: &str) {
         self.create(
             &resources::PODS,
             json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"},
@@ -123,32 +157,32 @@ impl World {
         );
     }
 
-    pub(super) fn get(&self, gvr: &Gvr, name: &str) -> Option<&Arc<Object>> {
+    pub(crate) fn get(&self, gvr: &Gvr, name: &str) -> Option<&Arc<Object>> {
         let namespace = if *gvr == resources::NODES { "" } else { "default" };
         self.objects.get(&(gvr.clone(), ObjectKey::new(namespace, name)))
     }
 
-    pub(super) fn node_of(&self, pod: &str) -> String {
+    pub(crate) fn node_of(&self, pod: &str) -> String {
         self.get(&resources::PODS, pod).map(|p| p.str_at("/spec/nodeName").into()).unwrap_or_default()
     }
 
-    pub(super) fn events(&self) -> Vec<String> {
+    pub(crate) fn events(&self) -> Vec<String> {
         let events = self.objects.iter().filter(|((g, _), _)| *g == resources::EVENTS);
         events.map(|(_, e)| format!("{} {}", e.str_at("/reason"), e.str_at("/note"))).collect()
     }
 
-    pub(super) fn change(&mut self, gvr: &Gvr, name: &str, change: impl FnOnce(&mut Object)) {
+    pub(crate) fn change(&mut self, gvr: &Gvr, name: &str, change: impl FnOnce(&mut Object)) {
         let mut object = Object::clone(self.get(gvr, name).unwrap());
         change(&mut object);
         self.store(gvr, object, WatchKind::Modified);
     }
 
-    pub(super) fn delete(&mut self, gvr: &Gvr, name: &str) {
+    pub(crate) fn delete(&mut self, gvr: &Gvr, name: &str) {
         let object = Object::clone(self.get(gvr, name).unwrap());
         self.store(gvr, object, WatchKind::Deleted);
     }
 
-    pub(super) fn run_for(&mut self, time: Duration) {
+    pub(crate) fn run_for(&mut self, time: Duration) {
         let end = self.now + time;
         for _ in 0..2_000_000 {
             let wire = self.wire.first_key_value().map(|((due, _), _)| *due);
@@ -162,9 +196,7 @@ impl World {
             self.now = self.now.max(due);
             match timer {
                 Some((t, m)) if wire.is_none_or(|w| t < w) => {
-                    let mut out = Vec::new();
-                    self.machines[m].wake(self.now, &mut out);
-                    self.perform(m, out);
+                    self.feed(m, None);
                 }
                 _ => {
                     if let Some((_, message)) = self.wire.pop_first() {
@@ -185,7 +217,7 @@ impl World {
         self.now + Duration::from_millis(1 + self.rng.below(self.faults.delay_ms.max(1)))
     }
 
-    pub(super) fn perform(&mut self, machine: usize, out: Vec<Effect>) {
+    pub(crate) fn perform(&mut self, machine: usize, out: Vec<Effect>) {
         for effect in out {
             match effect {
                 Effect::Client(
@@ -224,20 +256,14 @@ impl World {
         match message {
             Message::Tell(m, event) => {
                 if !self.cut_off.contains(&m) {
-                    let mut out = Vec::new();
-                    self.machines[m].on(self.now, event.into(), &mut out);
-                    self.perform(m, out);
+                    self.feed(m, Some(event.into()));
                 }
             }
             Message::Opinion(m, id, answer) => {
-                let mut out = Vec::new();
-                self.machines[m].on(self.now, Event::Extender { id, answer }, &mut out);
-                self.perform(m, out);
+                self.feed(m, Some(Event::Extender { id, answer }));
             }
             Message::Bound(m, id, result) => {
-                let mut out = Vec::new();
-                self.machines[m].on(self.now, Event::Bound { id, result }, &mut out);
-                self.perform(m, out);
+                self.feed(m, Some(Event::Bound { id, result }));
             }
             Message::Serve(m, ..) if self.cut_off.contains(&m) => {}
             Message::Serve(m, id, request) => {
