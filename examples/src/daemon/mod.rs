@@ -18,6 +18,7 @@ pub mod calico_node;
 pub mod controller_manager;
 pub mod dns;
 pub mod etcd;
+pub mod extender;
 pub mod kubeconfig;
 pub mod kubelet;
 pub mod proxy;

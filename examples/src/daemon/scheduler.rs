@@ -6,14 +6,13 @@ use std::sync::Arc;
 
 use icp_core::base::{Duration, Rng};
 use icp_core::client::Client;
-use icp_core::shell::host::Mailbox;
 use icp_sched::TieBreak;
 use icp_sched::config::{Registry, SchedulerConfiguration};
-use icp_sched::extender::{ExtenderAnswer, ExtenderCall};
 use icp_sched::machine::{Effect, Event, SchedulerConfig, SchedulerMachine};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
+use super::extender::Extenders;
 use super::{Access, DaemonError, Stop};
 
 /// What the scheduler is told.
@@ -61,6 +60,12 @@ impl Config {
             .map_err(|e| fail(e.to_string()))
     }
 
+    /// How its extenders are reached.
+    fn extenders(&self) -> Result<Extenders, DaemonError> {
+        let Some(file) = self.configuration()? else { return Ok(Extenders::default()) };
+        Extenders::of(&file.extenders, self.configuration.as_deref().unwrap_or(Path::new("")))
+    }
+
     /// The machine, with draws from `seed`.
     ///
     /// # Errors
@@ -87,24 +92,18 @@ impl Config {
     }
 }
 
-/// Makes a call of an extender, and tells the machine what came back.
-pub async fn ask(call: ExtenderCall, mailbox: Mailbox<Event>) {
-    let answer = icp_core::shell::post::json(&call.url, call.body, call.timeout).await;
-    let answer = answer.map(|(code, body)| ExtenderAnswer { code, body });
-    mailbox.send(Event::Extender { id: call.id, answer }).await;
-}
-
 /// Schedules against any client until `stop`.
 ///
 /// # Errors
-/// If there is a configuration file that cannot be read or is not valid, or the address for metrics is taken.
+/// If there is a configuration file that cannot be read or is not valid, a certificate for an extender cannot be used, or
+/// the address for metrics is taken.
 pub async fn drive(
     config: &Config,
     seed: u64,
     client: Arc<dyn Client>,
     stop: Stop,
 ) -> Result<(), DaemonError> {
-    let machine = config.machine(seed)?;
+    let (machine, extenders) = (config.machine(seed)?, config.extenders()?);
     let identity = config.identity.clone();
     let (counted, _) = watch::channel(String::new());
     // The machine has no more calls open than it has extenders and bindings under way.
@@ -123,13 +122,12 @@ pub async fn drive(
     };
     let ends = (Event::Start, Event::Stop);
     super::drive_beside(machine, client, stop, ends, log, move |mailbox| async move {
-        let extenders = async {
+        let asking = async {
             while let Some(call) = called.recv().await {
-                let mailbox = mailbox.clone();
-                tokio::spawn(ask(call, mailbox));
+                tokio::spawn(extenders.clone().ask(call, mailbox.clone()));
             }
         };
-        let Some(listener) = listener else { return extenders.await };
+        let Some(listener) = listener else { return asking.await };
         let mailbox = mailbox.clone();
         let scrape = move || {
             let (mailbox, mut answer) = (mailbox.clone(), counted.subscribe());
@@ -139,7 +137,7 @@ pub async fn drive(
                 Some(answer.borrow().clone())
             }
         };
-        tokio::join!(super::serving::serve(listener, scrape), extenders);
+        tokio::join!(super::serving::serve(listener, scrape), asking);
     })
     .await;
     Ok(())

@@ -99,9 +99,26 @@ pub fn client(
     identity: Option<&Identity>,
     protocols: &[&str],
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots(ca_pem)?);
+    client_trusting(Some(ca_pem), identity, protocols)
+}
+
+/// The same; without an authority it takes any certificate.
+///
+/// # Errors
+/// As [`client`].
+pub fn client_trusting(
+    ca_pem: Option<&str>,
+    identity: Option<&Identity>,
+    protocols: &[&str],
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder = match ca_pem {
+        Some(pem) => builder.with_root_certificates(roots(pem)?),
+        None => {
+            let verifier = AnyCertificate(provider().signature_verification_algorithms);
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+        }
+    };
     let mut config = match identity {
         None => builder.with_no_client_auth(),
         Some(identity) => {
@@ -119,14 +136,7 @@ pub fn client(
 /// # Errors
 /// If the TLS library does not offer the usual versions.
 pub fn client_unverified(protocols: &[&str]) -> Result<Arc<ClientConfig>, TlsError> {
-    let verifier = AnyCertificate(provider().signature_verification_algorithms);
-    let mut config = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
-    config.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
-    Ok(Arc::new(config))
+    client_trusting(None, None, protocols)
 }
 
 /// Checks that the peer holds the key of its certificate, and nothing else.

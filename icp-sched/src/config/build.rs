@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::args::{self, Args};
 use super::plugins::BUILT_IN;
 use super::read::{Faults, Fields};
-use super::{ConfigError, ConfigErrors, ProfileConfiguration, SchedulerConfiguration};
+use super::{ConfigErrors, ProfileConfiguration, SchedulerConfiguration};
 use crate::framework::{Plugin, Point, Points};
 use crate::machine::SchedulerConfig;
 use crate::plugins::{self, ResourcesFit, ScoringStrategy};
@@ -56,7 +56,7 @@ impl SchedulerConfiguration {
     /// A scheduler with these profiles. It asks no extenders; the machine that is made with [`Self::machine`] does.
     ///
     /// # Errors
-    /// If the arguments of a plugin of one's own are wrong, or if an extender would have to be asked over HTTPS.
+    /// If the arguments of a plugin of one's own are wrong, or an extender cannot be reached as the file says.
     pub fn scheduler(&self, registry: &Registry) -> Result<SchedulerBuilder, ConfigErrors> {
         let faults = Faults::default();
         let mut profiles =
@@ -66,9 +66,8 @@ impl SchedulerConfiguration {
             builder = builder.profile(profile);
         }
         for (at, extender) in self.extenders.iter().enumerate() {
-            if let Some((field, what)) = extender.not_yet() {
-                let field = alloc::format!("extenders[{at}].{field}");
-                faults.add(ConfigError::NotYet { field, what });
+            if let Some((field, value, detail)) = extender.fault() {
+                faults.add(FieldError::invalid(alloc::format!("extenders[{at}].{field}"), value, detail));
             }
         }
         let faults = faults.into_list();

@@ -32,14 +32,6 @@ pub enum ConfigError {
     /// A field has a value that it cannot have.
     #[error("{0}")]
     Field(FieldError),
-    /// Something that kube-scheduler does and this scheduler does not.
-    #[error("{field}: {what} is not supported yet")]
-    NotYet {
-        /// The path of the field that asks for it.
-        field: String,
-        /// What it asks for.
-        what: &'static str,
-    },
     /// The text is no YAML.
     #[error("yaml: {0}")]
     Yaml(String),

@@ -52,6 +52,8 @@ pub(crate) const EXTENDER: &str = "Extender";
 pub struct ExtenderCall {
     /// What the answer refers to.
     pub id: RequestId,
+    /// Which extender, by its place in [`SchedulerConfig::extenders`](crate::machine::SchedulerConfig::extenders).
+    pub extender: usize,
     /// Where to.
     pub url: String,
     /// The body, in JSON.
@@ -92,13 +94,19 @@ impl ExtenderConfiguration {
         })
     }
 
-    /// The field that asks for something that is not built, and what.
-    pub(crate) fn not_yet(&self) -> Option<(&'static str, &'static str)> {
-        let secure = [
-            (self.enable_https, "enableHTTPS"),
-            (self.tls.is_some(), "tlsConfig"),
-            (self.url_prefix.starts_with("https:"), "urlPrefix"),
-        ];
-        secure.into_iter().find(|(is, _)| *is).map(|(_, field)| (field, "HTTPS to an extender"))
+    /// What is wrong with the way to the extender: the field, what stands there, and why it cannot.
+    pub(crate) fn fault(&self) -> Option<(&'static str, Value, &'static str)> {
+        let rest =
+            self.url_prefix.strip_prefix("https://").or_else(|| self.url_prefix.strip_prefix("http://"));
+        let host = rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
+        if host.is_none_or(|h| h.is_empty() || h.contains(|c: char| c.is_whitespace() || c.is_control())) {
+            let detail = "must begin with http:// or https:// and name a host";
+            return Some(("urlPrefix", self.url_prefix.as_str().into(), detail));
+        }
+        let tls = self.tls.as_ref()?;
+        let ([.., ca_file], [.., ca_data]) = (&tls.files, &tls.data);
+        let both = tls.insecure && !(ca_file.is_empty() && ca_data.is_empty());
+        let detail = "specifying a root certificates file with the insecure flag is not allowed";
+        both.then(|| ("tlsConfig.insecure", true.into(), detail))
     }
 }

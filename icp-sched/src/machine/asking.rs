@@ -73,7 +73,7 @@ impl SchedulerMachine {
         let id = self.ids.next_id();
         let timeout = self.extender(at).map(|e| e.timeout).unwrap_or_default();
         self.timers.set(id, now + timeout);
-        out.push(Effect::AskExtender(ExtenderCall { id, url, body, timeout }));
+        out.push(Effect::AskExtender(ExtenderCall { id, extender: at, url, body, timeout }));
         id
     }
 

@@ -27,7 +27,7 @@ pub struct SchedulerConfig {
     pub backoff_max: Duration,
     /// A pod whose volumes are not bound by then tries again (`bindTimeoutSeconds`).
     pub volumes_timeout: Duration,
-    /// The extenders, in the order in which they are asked. They are asked over plain HTTP.
+    /// The extenders, in the order in which they are asked.
     pub extenders: Vec<ExtenderConfiguration>,
 }
 
