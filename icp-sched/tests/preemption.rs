@@ -159,11 +159,11 @@ impl World {
 /// What victims and broken budgets cost by one rule.
 type Rule<'r> = &'r dyn Fn(&[Pod], usize) -> i64;
 
-/// A spec that mostly asks for much, so that nodes fill up; `plain` ones care for no other pods.
-fn random_spec(rng: &mut Rng) -> Arc<PodSpec> {
+/// A spec that asks for much, so that nodes fill up; so many percent care for no other pods.
+fn random_spec(rng: &mut Rng, plain: u32) -> Arc<PodSpec> {
     let priority = rng.below(5) as i32 - 2;
     let large = [400, 700, 1500][rng.below(3) as usize];
-    if chance(rng, 80) {
+    if chance(rng, plain) {
         let mut plain = PodSpec { priority, ..PodSpec::asking(large, 64 << 20) };
         plain.namespace = pick(rng, &NAMESPACES).into();
         plain.labels.insert("app".into(), pick(rng, &["web", "db", "cache"]).into());
@@ -171,7 +171,9 @@ fn random_spec(rng: &mut Rng) -> Arc<PodSpec> {
     }
     let mut mixed = PodSpec::clone(&spec(rng));
     mixed.priority = priority;
-    mixed.requests.cpu += large;
+    if chance(rng, plain) {
+        mixed.requests.cpu += large;
+    }
     Arc::new(mixed)
 }
 
@@ -190,7 +192,9 @@ fn history(seed: u64, steps: usize) -> usize {
         subject.cluster_mut().set_node(node.clone());
         world.nodes.push(node);
     }
-    let kinds: Vec<Arc<PodSpec>> = (0..4).map(|_| random_spec(&mut rng)).collect();
+    // Pods that matter to each other by much else than what they take, and more classes of them, are tried as well.
+    let (classes, plain) = [(4, 80), (4, 20), (12, 60)][rng.below(3) as usize];
+    let kinds: Vec<Arc<PodSpec>> = (0..classes).map(|_| random_spec(&mut rng, plain)).collect();
     let mut found = 0;
     for step in 0..steps {
         let any = |rng: &mut Rng, world: &World| {
@@ -234,7 +238,7 @@ fn history(seed: u64, steps: usize) -> usize {
                 }
             }
             6..=8 => {
-                let mut pod = Pod::new(&format!("v{step}"), kinds[rng.below(4) as usize].clone());
+                let mut pod = Pod::new(&format!("v{step}"), kinds[rng.below(classes) as usize].clone());
                 Arc::make_mut(&mut pod.spec).priority = 1 + rng.below(2) as i32;
                 let node = format!("n{}", rng.below(6));
                 subject.nominate(pod.clone(), &node);
@@ -258,7 +262,7 @@ fn history(seed: u64, steps: usize) -> usize {
                 let kept = world.nominated.values().next().cloned().filter(|_| chance(&mut rng, 15));
                 let mut pod = match kept {
                     Some((pod, _)) if !world.pods.contains_key(&pod.key) => pod,
-                    _ => Pod::new(&format!("p{step}"), kinds[rng.below(4) as usize].clone()),
+                    _ => Pod::new(&format!("p{step}"), kinds[rng.below(classes) as usize].clone()),
                 };
                 match subject.schedule(&pod) {
                     Ok(placement) => {

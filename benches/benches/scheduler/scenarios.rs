@@ -12,6 +12,7 @@ use icp_sched::model::{
     AffinityTerm, Claim, Effect, HostPort, Node, NodeTerm, Pod, PodSpec, SpreadConstraint, Taint, Volume,
     VolumeSource, WeightedAffinityTerm,
 };
+use icp_sched::plugins::{ResourceWeight, ResourcesFit, ScoringStrategy};
 use icp_sched::{Scheduler, SchedulerBuilder, TieBreak};
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
@@ -112,6 +113,17 @@ fn low(_: usize) -> PodSpec {
 }
 fn high(_: usize) -> PodSpec {
     PodSpec { priority: 10, ..PodSpec::asking(3000, 500 << 20) }
+}
+fn high_many(n: usize) -> PodSpec {
+    PodSpec { priority: 10, ..PodSpec::asking(2000 + (n as i64 * 7919) % 1000, 500 << 20) }
+}
+fn high_apart(_: usize) -> PodSpec {
+    PodSpec { priority: 10, ..with_cpu(3000, anti(0)) }
+}
+fn with_cpu(cpu: i64, mut spec: PodSpec) -> PodSpec {
+    spec.requests.cpu = cpu;
+    spec.non_zero_cpu = cpu;
+    spec
 }
 fn gpu(_: usize) -> PodSpec {
     let mut spec = pod("sched-1", "");
@@ -252,6 +264,11 @@ impl Plugin for Racks {
     }
 }
 
+fn packing() -> SchedulerBuilder {
+    let strategy = ScoringStrategy::MostAllocated(ResourceWeight::defaults());
+    Scheduler::builder().replace(ResourcesFit::new(strategy))
+}
+
 const NONE: &[&str] = &[];
 const ONE: &[&str] = &["zone1"];
 const MOONS: &[&str] = &["moon-1", "moon-2", "moon-3"];
@@ -289,6 +306,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         s("Unschedulable/5000Nodes_20000Init_10000Pods", 5000, NONE, vec![(20_000, large)], (10_000, basic), Some(600)),
         s("PreemptionBasic/500Nodes", 500, NONE, vec![(2000, low)], (500, high), Some(18)),
         s("PreemptionAsync/5000Nodes", 5000, NONE, vec![(20_000, low)], (5000, high), Some(570)),
+        s("PreemptionManyClasses/5000Nodes, 1000 classes", 5000, NONE, vec![(20_000, low)], (5000, high_many), None),
+        s("PreemptionApart/5000Nodes, with anti-affinity", 5000, NONE, vec![(20_000, low)], (5000, high_apart), None),
         s("SchedulingSecrets/5000Nodes_10000Pods", 5000, NONE, vec![(1000, basic)], (10_000, basic), Some(790)),
         s("SchedulingInTreePVs/5000Nodes_2000Pods", 5000, NONE, vec![(1000, claimed)], (2000, claimed), Some(290)),
         s("SchedulingCSIPVs/5000Nodes_5000Pods", 5000, NONE, vec![(5000, claimed)], (5000, claimed), Some(100)),
@@ -307,6 +326,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         churn(Churn::Flaps, s("Flaps/5000Nodes_5000Pods, spread", 5000, MOONS, vec![(5000, basic)], (5000, hard_spread), None)),
         churn(Churn::Flaps, s("Flaps/5000Nodes_5000Pods, apart", 5000, NONE, vec![(1000, anti)], (2000, anti), None)),
         Scenario { builder: || Scheduler::builder().weight("NodeResourcesFit", 5).without("ImageLocality"), ..s("OtherWeights/5000Nodes_10000Pods", 5000, NONE, vec![(1000, basic)], (10_000, basic), None) },
+        Scenario { builder: packing, ..s("Packing/5000Nodes_10000Pods, MostAllocated", 5000, NONE, vec![(1000, basic)], (10_000, basic), None) },
         Scenario { builder: || Scheduler::builder().plugin(Racks, 1), ..s("OwnPlugin/5000Nodes_1000Pods", 5000, NONE, vec![(100, basic)], (1000, basic), None) },
         s("SchedulingBasic/100000Nodes_100000Pods", 100_000, NONE, vec![], (100_000, basic), None),
         s("TenClasses/100000Nodes_100000Pods", 100_000, NONE, vec![], (100_000, ten), None),
@@ -316,10 +336,11 @@ pub(crate) fn all() -> Vec<Scenario> {
 
 /// How many templates a maker has; pods of one template share a spec, as they do in the scheduler's queue.
 fn templates(make: Make) -> usize {
-    let several: [(Make, usize); 7] = [
+    let several: [(Make, usize); 8] = [
         (claimed, usize::MAX),
         (daemon, 15_000),
         (many, 1000),
+        (high_many, 1000),
         (apart, 500),
         (ten, 10),
         (team_anti, 100),

@@ -27,6 +27,8 @@ pub(super) struct Classes {
     by_spec: Index<16>,
     /// The same by the address of the spec that is kept: most pods of a class share it.
     by_address: Index<16>,
+    /// The one that was acquired last, which is often the next one too.
+    last: u32,
     serial: u64,
 }
 
@@ -38,6 +40,7 @@ impl Classes {
             free: self.free.clone(),
             by_spec: self.by_spec.share(),
             by_address: self.by_address.share(),
+            last: self.last,
             serial: self.serial,
         }
     }
@@ -52,10 +55,14 @@ impl Classes {
 
     /// The class of `spec`, with one more holder.
     pub(super) fn acquire(&mut self, spec: &Arc<PodSpec>) -> ClassId {
-        let by_address = self.by_address.hash(&Self::address(spec));
         let same = |slot| self.class(slot).is_some_and(|c| Arc::ptr_eq(&c.spec, spec));
-        let known = self.by_address.find(by_address, same).or_else(|| self.slot_of(spec));
+        let by_address = || self.by_address.hash(&Self::address(spec));
+        let known = match self.last {
+            last if same(last) => Some(last),
+            _ => self.by_address.find(by_address(), same).or_else(|| self.slot_of(spec)),
+        };
         if let Some(id) = known.map(ClassId) {
+            self.last = id.0;
             if let Some(class) = self.slot_mut(id) {
                 class.refs = class.refs.saturating_add(1);
             }
@@ -74,7 +81,7 @@ impl Classes {
             *slot = Some(class);
         }
         self.by_spec.insert(self.by_spec.hash(&**spec), id.0);
-        self.by_address.insert(by_address, id.0);
+        self.by_address.insert(self.by_address.hash(&Self::address(spec)), id.0);
         id
     }
 

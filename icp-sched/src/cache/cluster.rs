@@ -88,6 +88,11 @@ impl Cluster {
         self.pods.on(id).map(|p| &p.pod)
     }
 
+    /// The same with their classes.
+    pub(crate) fn placed_on(&self, id: NodeId) -> impl Iterator<Item = (&Pod, ClassId)> {
+        self.pods.on(id).map(|p| (&p.pod, p.class))
+    }
+
     /// The pod of that name, if it weighs on a node.
     #[must_use]
     pub fn pod(&self, key: &ObjectKey) -> Option<&Pod> {
@@ -280,11 +285,14 @@ impl Cluster {
     /// Places a pod on a node before the API server shows it there.
     pub fn assume(&mut self, mut pod: Pod, node: NodeId) {
         let Some(name) = self.node(node).map(|n| n.name.clone()) else { return };
-        self.remove_pod(&pod.key);
+        let hash = self.pods.hash(&pod.key);
+        if self.pods.has(&pod.key, hash) {
+            self.remove_pod(&pod.key);
+        }
         pod.node = Some(name);
         let class = self.acquire(&pod.spec);
         self.weigh(node, class, &pod.spec, 1);
-        self.pods.insert(Placed { pod, class, node: Some(node), assumed: true });
+        self.pods.insert_hashed(Placed { pod, class, node: Some(node), assumed: true }, hash);
     }
 
     /// Takes back an assumed pod; says whether there was one.

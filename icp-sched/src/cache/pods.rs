@@ -45,10 +45,14 @@ impl Pods {
     }
 
     fn slot(&self, key: &ObjectKey) -> Option<u32> {
+        self.slot_hashed(key, self.by_key.hash(key))
+    }
+
+    fn slot_hashed(&self, key: &ObjectKey, hash: u64) -> Option<u32> {
         let is = |slot: u32| {
             self.slots.get(slot as usize).is_some_and(|p| p.as_ref().is_some_and(|p| p.pod.key == *key))
         };
-        self.by_key.find(self.by_key.hash(key), is)
+        self.by_key.find(hash, is)
     }
 
     pub(super) fn get(&self, key: &ObjectKey) -> Option<&Placed> {
@@ -61,7 +65,24 @@ impl Pods {
     }
 
     pub(super) fn insert(&mut self, placed: Placed) {
-        let (node, hash) = (placed.node, self.by_key.hash(&placed.pod.key));
+        let hash = self.hash(&placed.pod.key);
+        self.insert_hashed(placed, hash);
+    }
+
+    /// The hash of a key, for those who look for it more than once.
+    pub(super) fn hash(&self, key: &ObjectKey) -> u64 {
+        self.by_key.hash(key)
+    }
+
+    /// Whether there is a pod of that name.
+    pub(super) fn has(&self, key: &ObjectKey, hash: u64) -> bool {
+        self.slot_hashed(key, hash).is_some()
+    }
+
+    /// Adds a pod whose key has this hash, and is not there.
+    #[inline]
+    pub(super) fn insert_hashed(&mut self, placed: Placed, hash: u64) {
+        let node = placed.node;
         let slot = match self.free.pop() {
             Some(slot) => {
                 if let Some(s) = self.slots.get_mut(slot as usize) {

@@ -106,6 +106,7 @@ impl<T: Clone, const N: usize> Chunks<T, N> {
         self.chunks.get_mut(at / N)?.get_mut().get_mut(at % N)
     }
 
+    #[inline]
     pub(crate) fn push(&mut self, value: T) {
         if self.len.is_multiple_of(N) {
             self.chunks.push(Shared::Own(Vec::with_capacity(if self.len == 0 { 0 } else { N })));

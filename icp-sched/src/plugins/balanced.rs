@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::cache::{Columns, NodeId};
+use crate::cache::{Capacity, Columns, Load, NodeId};
 use crate::framework::{Cycle, Kept, Part, Plugin, SCORE_MAX};
 use crate::model::PodSpec;
 use crate::plugins::resources::{self, Take};
@@ -57,8 +57,7 @@ pub(crate) const fn cares(pod: &PodSpec) -> bool {
 }
 
 /// The points of a node (`balancedResourceScorer`): one less half the difference of the two fractions, in percent.
-pub(crate) fn points(columns: &Columns, pod: &PodSpec, row: usize) -> i64 {
-    let (Some(have), Some(load)) = (columns.capacity.get(row), columns.load.get(row)) else { return 0 };
+pub(crate) fn points(have: &Capacity, load: &Load, pod: &PodSpec) -> i64 {
     let fraction = |used: i64, asked: i64, have: i64| {
         let f = used.saturating_add(asked) as f64 / have as f64;
         if f > 1.0 { 1.0 } else { f }
@@ -85,7 +84,11 @@ impl Plugin for BalancedAllocation {
     fn score(&self, cycle: &Cycle<'_>, feasible: &[NodeId]) -> Option<Vec<i64>> {
         let (columns, pod) = (cycle.cluster.columns(), cycle.pod);
         let Some(names) = &self.resources else {
-            return cares(pod).then(|| feasible.iter().map(|id| points(columns, pod, id.row())).collect());
+            let of = |id: &NodeId| match (columns.capacity.get(id.row()), columns.load.get(id.row())) {
+                (Some(have), Some(load)) => points(have, load, pod),
+                _ => 0,
+            };
+            return cares(pod).then(|| feasible.iter().map(of).collect());
         };
         cares_of(pod, names)
             .then(|| feasible.iter().map(|id| points_of(columns, pod, id.row(), names)).collect())

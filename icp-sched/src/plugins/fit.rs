@@ -141,7 +141,7 @@ pub(crate) fn fits_load(have: &Capacity, load: &Load, pod: &PodSpec) -> bool {
         && room(r.ephemeral, have.ephemeral, load.ephemeral)
 }
 
-fn scalar(columns: &Columns, name: &str, row: usize) -> (i64, i64) {
+pub(crate) fn scalar(columns: &Columns, name: &str, row: usize) -> (i64, i64) {
     let column = columns.scalars.iter().find(|s| s.name == name);
     let at = |list: &Chunks<i64>| list.get(row).copied().unwrap_or(0);
     column.map_or((0, 0), |s| (at(&s.allocatable), at(&s.used)))
@@ -157,12 +157,8 @@ pub(crate) fn lacking(columns: &Columns, pod: &PodSpec, row: usize) -> Option<Re
     lacking_of(have, load, pod, scalars)
 }
 
-/// The same for a load that need not be the present one, without extended resources.
-pub(crate) fn lacking_load(have: &Capacity, load: &Load, pod: &PodSpec) -> Option<Rejected> {
-    lacking_of(have, load, pod, core::iter::empty())
-}
-
-fn lacking_of<'a>(
+/// The same for amounts that need not be the present ones; `scalars` are name, amount, what there is and what is taken.
+pub(crate) fn lacking_of<'a>(
     have: &Capacity,
     load: &Load,
     pod: &PodSpec,
@@ -209,8 +205,7 @@ pub(crate) fn least_requested(requested: i64, capacity: i64) -> i64 {
 }
 
 /// The points of a node: the mean over CPU and memory, of those that the node has.
-pub(crate) fn least_allocated(columns: &Columns, pod: &PodSpec, row: usize) -> i64 {
-    let (Some(have), Some(load)) = (columns.capacity.get(row), columns.load.get(row)) else { return 0 };
+pub(crate) fn least_allocated(have: &Capacity, load: &Load, pod: &PodSpec) -> i64 {
     let (mut sum, mut weights) = (0, 0);
     for (have, used, asked) in [
         (have.cpu, load.filled_cpu, pod.non_zero_cpu),

@@ -8,7 +8,7 @@ use core::fmt;
 
 use super::extras::{Extra, Wanted};
 use super::fast::{Fast, Rules, is_for_volumes};
-use super::preempt::Candidates;
+use super::preempt::{Candidates, Rooms};
 use super::profile::{Profile, Sampling};
 use super::{DEFAULT_SCHEDULER, Scheduler, TieBreak};
 use crate::framework::{Kept, Part, Plugin, Points, Slot};
@@ -207,6 +207,7 @@ impl SchedulerBuilder {
             fast_on: rules.is_some(),
             extras,
             fast: Fast::new(rules.unwrap_or_default()),
+            rooms: Rooms::default(),
             sampling: Sampling::new(self.percentage),
             preempts: self.preempts,
             candidates: self.candidates,

@@ -10,7 +10,7 @@ use icp_core::client::ObjectKey;
 
 use super::fast::Outcome;
 use super::nominated::Nominated;
-use super::preempt::{Budgets, Rooms};
+use super::preempt::Budgets;
 use super::profile::Profile;
 use super::{SchedulerBuilder, TieBreak};
 use crate::cache::{Cluster, NodeId};
@@ -67,7 +67,6 @@ pub struct Scheduler {
     pub(super) nominated: Nominated,
     pub(super) ties: TieBreak,
     pub(super) budgets: Budgets,
-    pub(super) rooms: Rooms,
     /// The profile that decided last.
     pub(super) profile: Profile,
     /// The names of all profiles.
@@ -106,7 +105,6 @@ impl Scheduler {
             nominated: Nominated::default(),
             ties,
             budgets: Budgets::default(),
-            rooms: Rooms::default(),
             profile,
             names,
             others,
@@ -253,10 +251,9 @@ impl Scheduler {
     pub fn reset(&mut self) {
         self.cluster = Cluster::default();
         self.nominated = Nominated::default();
-        self.profile.fast = self.profile.fast.anew();
+        self.profile.forget();
         self.budgets = Budgets::default();
-        self.rooms = Rooms::default();
-        self.others.iter_mut().for_each(|p| p.fast = p.fast.anew());
+        self.others.iter_mut().for_each(Profile::forget);
         self.follow_topologies();
     }
 

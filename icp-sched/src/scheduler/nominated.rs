@@ -32,7 +32,7 @@ impl Nominated {
     }
 
     pub(crate) fn remove(&mut self, key: &ObjectKey) -> Option<String> {
-        if !self.node_of.get().contains_key(key) {
+        if self.is_empty() || !self.node_of.get().contains_key(key) {
             return None;
         }
         let node = self.node_of.get_mut().remove(key)?;
@@ -52,6 +52,9 @@ impl Nominated {
     }
 
     pub(crate) fn node_of(&self, key: &ObjectKey) -> Option<&str> {
+        if self.is_empty() {
+            return None;
+        }
         self.node_of.get().get(key).map(String::as_str)
     }
 

@@ -7,6 +7,7 @@
 mod budgets;
 mod candidates;
 mod cost;
+mod ground;
 mod rooms;
 #[cfg(test)]
 mod tests;
@@ -23,11 +24,12 @@ pub(crate) use self::budgets::Budgets;
 pub use self::budgets::DisruptionBudget;
 pub(crate) use self::candidates::Candidates;
 use self::cost::{Cost, by_importance};
+use self::ground::{Ground, Tried, Victims};
 pub(crate) use self::rooms::Rooms;
-use self::rooms::{Ground, Tried, Victims};
+use super::profile::Profile;
 use super::{Scheduler, Unschedulable};
 use crate::cache::NodeId;
-use crate::framework::{Code, Reason, Rejected, Rejection, fit_error};
+use crate::framework::{Code, Reason, Reasons, Rejected, Rejection, fit_error};
 use crate::model::Pod;
 use crate::plugins::fit;
 
@@ -45,6 +47,9 @@ pub struct Preemption {
     /// How many of them their budgets do not allow.
     pub violations: usize,
 }
+
+/// How many broken budgets, and who goes.
+type Evicted = (usize, Vec<Pod>);
 
 /// How many nodes say no, by reason.
 type Statuses = BTreeMap<String, usize>;
@@ -75,10 +80,11 @@ impl Scheduler {
         if none.preemptable > 0 {
             let found = if let Some(limits) = self.profile.candidates {
                 Preemption::cheapest(self.some_candidates(pod, limits, &mut statuses, &mut tried))
-            } else if self.only_load_matters(pod) {
-                self.by_load(pod, start, &mut statuses, &mut tried)
             } else {
-                self.by_trial(pod, start, &mut statuses, &mut tried)
+                match self.by_rooms(pod, start, &mut statuses, &mut tried) {
+                    Some(found) => found,
+                    None => self.by_trial(pod, start, &mut statuses, &mut tried),
+                }
             };
             if let Some(found) = found {
                 return Ok(found);
@@ -116,37 +122,58 @@ impl Scheduler {
         format!("preemption: {}", fit_error(nodes, &counted.collect::<Vec<_>>()))
     }
 
-    /// By arithmetic, from what is kept for the class of the pod.
-    fn by_load(
+    /// By what is kept for the class of the pod; `None` if plugins have to be asked.
+    fn by_rooms(
         &mut self,
         pod: &Pod,
         start: usize,
         statuses: &mut Statuses,
         tried: &mut usize,
-    ) -> Option<Preemption> {
-        let Self { cluster, budgets, nominated, rooms, profile, .. } = self;
+    ) -> Option<Option<Preemption>> {
+        if !self.profile.fast_plugins || pod.node.is_some() {
+            return None;
+        }
+        let Self { cluster, budgets, nominated, profile, .. } = self;
+        let Profile { fast, rooms, .. } = profile;
         let ground = Ground { cluster, budgets, nominated };
-        let fast = &mut profile.fast;
-        let (best, class) = rooms.best(ground, fast, pod, start);
+        let (best, class) = rooms.best(ground, fast, pod, start)?;
         if let Some(row) = best {
-            let mut victims = Victims::new();
-            let Tried::Room(Some(cost)) =
-                ground.try_by_load(fast, &pod.spec, Some(&pod.key), row, &mut victims)
-            else {
+            let id = NodeId::of(row);
+            let Ok(Some((violations, victims))) = self.try_by_counts(pod, id)? else {
+                debug_assert!(false, "what is kept of row {row} is not so");
                 return None;
             };
-            victims.sort_unstable_by(|a, b| by_importance(a, b));
-            let victims = victims.into_iter().cloned().collect();
-            return Some(self.preemption(NodeId::of(row), victims, cost.violations));
+            return Some(Some(self.preemption(id, victims, violations)));
         }
-        let (reasons, in_vain) = class?.in_vain();
+        let (reasons, in_vain) = class.in_vain();
         *tried = in_vain;
         for (reasons, n) in reasons {
             for reason in reasons {
                 *statuses.entry(reason.clone().into_owned()).or_default() += n;
             }
         }
-        None
+        Some(None)
+    }
+
+    /// Whom to evict on a node, the most important first, and how many of them their budgets do not allow: nothing if
+    /// nobody has to go, or it would not help. `None` if plugins have to be asked.
+    fn try_by_counts(&mut self, pod: &Pod, id: NodeId) -> Option<Result<Option<Evicted>, Reasons>> {
+        let Self { cluster, budgets, nominated, profile, .. } = self;
+        if !profile.fast_plugins || pod.node.is_some() {
+            return None;
+        }
+        let mut victims = Victims::new();
+        let mut probe = profile.fast.probe(cluster, &pod.spec)?;
+        let ground = Ground { cluster, budgets, nominated };
+        let (tried, _) = ground.try_row(&mut probe, &pod.spec, Some(&pod.key), id.row(), &mut victims)?;
+        Some(match tried {
+            Tried::Pointless | Tried::Room(None) => Ok(None),
+            Tried::Lacking(reasons) => Err(reasons),
+            Tried::Room(Some(cost)) => {
+                victims.sort_unstable_by(|a, b| by_importance(a, b));
+                Ok(Some((cost.violations, victims.into_iter().cloned().collect())))
+            }
+        })
     }
 
     fn preemption(&self, node: NodeId, victims: Vec<Pod>, violations: usize) -> Preemption {
@@ -265,15 +292,6 @@ impl Scheduler {
             }
         }
         self.reject_alone(pod, id)
-    }
-
-    /// Whether eviction can change nothing for the pod but the room on the node.
-    fn only_load_matters(&mut self, pod: &Pod) -> bool {
-        pod.spec.requests.scalars.is_empty()
-            && pod.spec.host_ports.is_empty()
-            && pod.node.is_none()
-            && self.profile.fast_plugins
-            && self.profile.fast.is_plain(&self.cluster, &pod.spec)
     }
 
     /// The fewest and least important pods whose eviction makes a node do, and what that costs

@@ -7,7 +7,7 @@ use core::mem;
 use super::Scheduler;
 use super::extras::Extra;
 use super::fast::Fast;
-use super::preempt::Candidates;
+use super::preempt::{Candidates, Rooms};
 use crate::framework::{Points, Slot};
 use crate::model::Pod;
 
@@ -55,6 +55,7 @@ pub(super) struct Profile {
     pub(super) name: String,
     pub(super) slots: Vec<Slot>,
     pub(super) fast: Fast,
+    pub(super) rooms: Rooms,
     /// The plugins are the default ones, with whatever weights: `fast` gives their outcome.
     pub(super) fast_plugins: bool,
     /// `fast` gives the outcome of all plugins but those that are on top.
@@ -75,12 +76,19 @@ pub(super) struct Profile {
 }
 
 impl Profile {
+    /// Forgets what is kept of the cluster.
+    pub(super) fn forget(&mut self) {
+        self.fast = self.fast.anew();
+        self.rooms = Rooms::default();
+    }
+
     /// The same, for a scheduler that goes its own way: what is kept to decide fast is not taken along.
     pub(super) fn share(&self) -> Self {
         Self {
             name: self.name.clone(),
             slots: self.slots.clone(),
             fast: self.fast.anew(),
+            rooms: Rooms::default(),
             extras: self.extras.clone(),
             ..*self
         }

@@ -90,7 +90,6 @@ impl Scheduler {
             nominated: self.nominated.share(),
             ties: self.ties.clone(),
             budgets: self.budgets.share(),
-            rooms: super::preempt::Rooms::default(),
             profile: self.profile.share(),
             names: self.names.clone(),
             others: self.others.iter().map(Profile::share).collect(),

@@ -10,7 +10,7 @@ use crate::framework::{Cycle, FilterPlan, Kept, Part, Plugin, Rejected, SCORE_MA
 use crate::model::PodSpec;
 
 use pulls::HARD_WEIGHT;
-pub(crate) use pulls::{Field, Fields, Pulls, attracts_all, pulls};
+pub(crate) use pulls::{Field, Fields, Pull, Pulls, attracts_all, pulls};
 
 pub(crate) const REASON_AFFINITY: &str = "node(s) didn't match pod affinity rules";
 pub(crate) const REASON_ANTI: &str = "node(s) didn't match pod anti-affinity rules";

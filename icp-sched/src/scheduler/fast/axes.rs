@@ -161,6 +161,14 @@ impl Axes {
         !list.iter().any(|l| l.column == column)
     }
 
+    /// Whether a domain of a column that rejections look at may have several nodes.
+    pub(super) fn is_shared(&self) -> bool {
+        [&self.hard, &self.affinity, &self.anti, &self.existing]
+            .into_iter()
+            .flatten()
+            .any(|l| l.value.is_none())
+    }
+
     /// The topology columns that matter.
     pub(super) fn columns(&self) -> impl ExactSizeIterator<Item = usize> {
         self.columns.iter().map(|(column, _)| *column)

@@ -97,6 +97,16 @@ impl Judge<'_> {
         None
     }
 
+    /// Chooses where other pods do not matter and all nodes that will do are of one group, as is usual; `None` where it
+    /// is otherwise.
+    pub(super) fn choose_lone(self, index: &Index, start: usize) -> Option<Choice> {
+        let mut groups = index.groups();
+        let (Some(group), None, None) = (groups.next(), groups.next(), self.counts) else { return None };
+        let (_, rows) = group.top()?;
+        let row = rows.next(start).or_else(|| rows.next(0))?;
+        Some(Choice { row, feasible: group.len })
+    }
+
     /// Chooses among all groups, looking for the first of equals from row `start` on. Without a choice, `rejected` has
     /// been told of every group.
     pub(super) fn choose(

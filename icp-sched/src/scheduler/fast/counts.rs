@@ -1,7 +1,7 @@
 //! Pods that run, counted for a class to which they matter: by domain for spreading, and by pull for affinity.
 
-use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use smallvec::SmallVec;
@@ -13,7 +13,7 @@ use super::kinds::Kind;
 use super::state::View;
 use crate::cache::{Cluster, NO_DOMAIN};
 use crate::model::{PodSpec, SpreadConstraint};
-use crate::plugins::interpod::{Field, Fields, Pulls, attracts_all, pulls};
+use crate::plugins::interpod::{Field, Fields, Pull, Pulls, attracts_all, pulls};
 use crate::plugins::spread::{self, Hard, Soft};
 
 /// Constraints of a kind that a view has bits for.
@@ -25,14 +25,33 @@ enum Effect {
     #[default]
     Unknown,
     Nothing,
-    Some(Box<Changes>),
+    Some(Arc<Changes>),
 }
 
 #[derive(Debug)]
-struct Changes {
+pub(super) struct Changes {
     pulls: Pulls,
     hard: u64,
     soft: u64,
+}
+
+impl Changes {
+    fn of(cluster: &Cluster, spec: &PodSpec, soft: Option<&Soft>, existing: &PodSpec) -> Self {
+        Self {
+            pulls: pulls(cluster, spec, existing, true, true),
+            hard: spread::matching(spec, &spec.spread_hard, existing),
+            soft: soft.map_or(0, |s| spread::matching(spec, s.list(), existing)),
+        }
+    }
+
+    fn are_none(&self) -> bool {
+        self.pulls.is_empty() && self.hard == 0 && self.soft == 0
+    }
+
+    /// Whether they can make a node do, or not do.
+    pub(super) fn filter(&self) -> bool {
+        self.hard != 0 || self.pulls.iter().any(|p| p.field != Field::Score)
+    }
 }
 
 /// The counts.
@@ -124,19 +143,53 @@ impl Counts {
         else {
             return;
         };
-        let changes = Changes {
-            pulls: pulls(cluster, spec, existing, true, true),
-            hard: spread::matching(spec, &spec.spread_hard, existing),
-            soft: self.soft.as_ref().map_or(0, |s| spread::matching(spec, s.list(), existing)),
-        };
+        let changes = Changes::of(cluster, spec, self.soft.as_ref(), existing);
         self.said.extend(changes.pulls.iter().map(|p| (p.field, p.column)));
-        let nothing = changes.pulls.is_empty() && changes.hard == 0 && changes.soft == 0;
-        *effect = if nothing { Effect::Nothing } else { Effect::Some(Box::new(changes)) };
+        *effect = if changes.are_none() { Effect::Nothing } else { Effect::Some(Arc::new(changes)) };
+    }
+
+    /// What pods of a spec do that is known by its number, if they do anything.
+    pub(super) fn changes(&self, number: u32) -> Option<&Arc<Changes>> {
+        match self.effects.get(number as usize) {
+            Some(Effect::Some(changes)) => Some(changes),
+            _ => None,
+        }
+    }
+
+    /// What a pod would do that is not there yet; an error if there is no room to count it.
+    pub(super) fn changes_of(
+        &self,
+        cluster: &Cluster,
+        spec: &PodSpec,
+        existing: &PodSpec,
+    ) -> Result<Option<Arc<Changes>>, ()> {
+        let changes = Changes::of(cluster, spec, self.soft.as_ref(), existing);
+        let lacks = |p: &Pull| p.field != Field::Score && self.axes.lacks(p.field, p.column);
+        if changes.pulls.iter().any(lacks) {
+            return Err(());
+        }
+        Ok(changes.filter().then(|| Arc::new(changes)))
+    }
+
+    /// Whether what keeps a node off can depend on pods of other nodes that are in none of its own domains, or on pods
+    /// of other nodes in a domain that it shares.
+    pub(super) fn is_shared(&self) -> bool {
+        self.hard.is_some() || !self.axes.affinity.is_empty() || self.axes.is_shared()
     }
 
     /// Counts pods of a spec on a row. Says whether they have a say that no key has room for.
     fn pods(&mut self, row: usize, number: u32, times: i64) -> bool {
-        let Some(Effect::Some(changes)) = self.effects.get(number as usize) else { return false };
+        match self.effects.get(number as usize) {
+            Some(Effect::Some(changes)) => {
+                let changes = Arc::clone(changes);
+                self.tally(row, &changes, times)
+            }
+            _ => false,
+        }
+    }
+
+    /// The same by what one of them does.
+    pub(super) fn tally(&mut self, row: usize, changes: &Changes, times: i64) -> bool {
         let stride = self.axes.columns().len() + 1;
         let view = self.views.get(row * stride..(row + 1) * stride).unwrap_or_default();
         let (mask, domains) = view.split_first().map_or((0, &[][..]), |(mask, domains)| (*mask, domains));

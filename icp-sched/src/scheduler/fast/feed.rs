@@ -203,7 +203,12 @@ impl Feed {
 
     /// The number of the spec of a class of pods that run.
     pub(super) fn number_of(&self, cluster: &Cluster, class: ClassId) -> Option<u32> {
-        self.by_serial.get(&cluster.serial(class)).copied()
+        self.number_of_serial(cluster.serial(class))
+    }
+
+    /// The same by the serial of the class.
+    pub(super) fn number_of_serial(&self, serial: u64) -> Option<u32> {
+        self.by_serial.get(&serial).copied()
     }
 
     /// A spec by its number.

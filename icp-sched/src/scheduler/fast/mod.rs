@@ -17,6 +17,7 @@ mod counts;
 mod feed;
 mod index;
 mod kinds;
+mod probe;
 mod rows;
 mod rules;
 mod sheet;
@@ -39,6 +40,9 @@ use crate::model::PodSpec;
 use crate::plugins::{node_affinity, spread};
 use crate::scheduler::TieBreak;
 
+pub(super) use self::index::Key;
+pub(super) use self::probe::{Probe, Touch};
+pub(super) use self::rows::Rows;
 pub(super) use self::rules::{Rules, is_for_volumes};
 
 /// What all indexes together may take, in bytes, and what one takes for a row: its place, and its bit in a few buckets;
@@ -82,6 +86,8 @@ pub(crate) struct Fast {
     states: Vec<ClassState>,
     by_address: Map<usize, usize>,
     by_spec: Map<Arc<PodSpec>, usize>,
+    /// The class that was asked about last, which is often the next one too.
+    last: usize,
     tick: u64,
     /// Points of a sweep.
     scratch: Vec<i16>,
@@ -129,6 +135,11 @@ impl Fast {
             return Outcome::AskAll;
         };
         let judge = Judge { rules, spec: &state.spec, counts };
+        if hidden.is_empty()
+            && let Some(choice) = judge.choose_lone(index, start)
+        {
+            return Outcome::Chosen(choice);
+        }
         let places: SmallVec<[(usize, u32); 4]> =
             hidden.iter().filter_map(|(id, _)| Some((id.row(), index.hide(id.row())?))).collect();
         let mut by_group: Vec<(Rejection, usize)> = Vec::new();
@@ -249,18 +260,6 @@ impl Fast {
         Some(state.index.as_ref()?.key(id.row()).and_then(|key| judge.reject(key)))
     }
 
-    /// Whether other pods matter to pods of `spec` only by what they take of a node.
-    pub(super) fn is_plain(&mut self, cluster: &Cluster, spec: &Arc<PodSpec>) -> bool {
-        if !Self::knows(spec) || node_affinity::named(spec).is_some() {
-            return false;
-        }
-        let at = self.class(cluster, spec);
-        if !self.states.get(at).is_some_and(ClassState::is_by_load) {
-            self.repair_as_is(cluster, at);
-        }
-        self.states.get(at).is_some_and(|s| s.is_plain() && !s.unusual)
-    }
-
     /// Whether all that matters to pods of `spec` is kept here.
     fn knows(spec: &PodSpec) -> bool {
         spec.spread_hard.len().max(spec.spread_soft.len()) <= spread::CONSTRAINTS_MAX
@@ -323,12 +322,12 @@ impl Fast {
     fn class(&mut self, cluster: &Cluster, spec: &Arc<PodSpec>) -> usize {
         self.feed.follow(cluster);
         self.tick += 1;
-        let known =
-            self.by_address.get(&Arc::as_ptr(spec).addr()).or_else(|| self.by_spec.get(spec)).copied();
-        let at = match known {
-            Some(at) => at,
-            None => self.add(cluster, spec),
+        let is_last = |s: &&ClassState| Arc::ptr_eq(&s.spec, spec);
+        let at = match self.states.get(self.last).filter(is_last) {
+            Some(_) => self.last,
+            None => self.find(cluster, spec),
         };
+        self.last = at;
         let Self { feed, sheet, kinds, states, rules, tick, .. } = self;
         if let Some(state) = states.get_mut(at)
             && let Some(kinds) = kinds.get_mut(state.kinds)
@@ -338,6 +337,14 @@ impl Fast {
             state.settle(View { cluster, feed, sheet, kinds, rules });
         }
         at
+    }
+
+    fn find(&mut self, cluster: &Cluster, spec: &Arc<PodSpec>) -> usize {
+        let known = self.by_address.get(&Arc::as_ptr(spec).addr()).or_else(|| self.by_spec.get(spec));
+        match known {
+            Some(at) => *at,
+            None => self.add(cluster, spec),
+        }
     }
 
     /// Decides by a sweep, if that costs less than an index would.
@@ -353,10 +360,14 @@ impl Fast {
         let kinds = kinds.get(state.kinds)?;
         let view = View { cluster, feed, sheet, kinds, rules };
         let rows = cluster.columns().rows();
-        let per_row = if kinds.uniform().is_some() { SWEEP } else { SWEEP_KINDS };
-        let (sweep, make) = (rows * per_row, rows * MAKE);
+        let make = rows * MAKE;
         let following = |changes: usize| changes.saturating_mul(FOLLOW).min(make);
         let repair = state.behind(view).map_or(make, following);
+        if repair <= rows * SWEEP {
+            state.asked = feed.end();
+            return None;
+        }
+        let sweep = rows * if kinds.uniform().is_some() { SWEEP } else { SWEEP_KINDS };
         let since = usize::try_from(feed.end() - state.asked).unwrap_or(usize::MAX);
         state.asked = feed.end();
         if repair <= sweep {
@@ -458,7 +469,8 @@ impl Fast {
         looked_at.users += 1;
         looked_at.catch_up(cluster, &self.feed);
         let Some(looked_at) = self.kinds.get(kinds) else { return usize::MAX };
-        let state = ClassState::new(self.view(cluster, looked_at), spec, kinds);
+        let mut state = ClassState::new(self.view(cluster, looked_at), spec, kinds);
+        state.born = self.tick;
         let oldest = (self.states.len() >= CLASSES_MAX)
             .then(|| self.states.iter().enumerate().min_by_key(|(_, s)| s.used).map(|(at, _)| at))
             .flatten();

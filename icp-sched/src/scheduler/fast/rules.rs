@@ -100,12 +100,13 @@ impl Rules {
 
     /// The points of fit and balance of a row, if the index can hold them.
     pub(super) fn local(&self, columns: &Columns, spec: &PodSpec, row: usize) -> Option<i64> {
+        let (have, load) = (columns.capacity.get(row)?, columns.load.get(row)?);
         let fit = match &self.strategy {
-            None => fit::least_allocated(columns, spec, row),
+            None => fit::least_allocated(have, load, spec),
             Some(strategy) => strategy.points(columns, spec, row),
         };
         let balance = match &self.balance_of {
-            None if balanced::cares(spec) => balanced::points(columns, spec, row),
+            None if balanced::cares(spec) => balanced::points(have, load, spec),
             Some(names) if balanced::cares_of(spec, names) => balanced::points_of(columns, spec, row, names),
             _ => 0,
         };

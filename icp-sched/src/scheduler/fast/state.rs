@@ -41,6 +41,10 @@ pub(super) struct ClassState {
     /// The index of a counted class tells groups alone: what is free on nodes, and what points that gives, is left to
     /// sweeps, so that pods which do not matter otherwise change nothing.
     pub(super) loose: bool,
+    /// How often counts were made.
+    pub(super) generation: u64,
+    /// When the state was made; no other of its scheduler was made then.
+    pub(super) born: u64,
     /// Absent as long as sweeps are cheaper.
     pub(super) index: Option<Box<Index>>,
     /// How far the index followed the feed, and kinds.
@@ -66,6 +70,8 @@ impl ClassState {
             terms: 0,
             counted: Counts::are_needed(view.cluster, spec),
             counts: None,
+            generation: 0,
+            born: 0,
             loose: false,
             index: None,
             seen: 0,
@@ -108,6 +114,7 @@ impl ClassState {
 
     /// Drops the index and the counts that belong to it.
     pub(super) fn forget(&mut self) {
+        self.generation += 1;
         self.index = None;
         self.counts = None;
     }
@@ -139,11 +146,6 @@ impl ClassState {
     /// Whether no counts are needed to tell that other pods matter only by what they take.
     pub(super) const fn is_by_load(&self) -> bool {
         !self.counted
-    }
-
-    /// Whether other pods matter only by what they take of a node; the index is there.
-    pub(super) fn is_plain(&self) -> bool {
-        !self.counted || self.counts.as_ref().is_some_and(|c| c.axes.is_plain())
     }
 
     /// How many changes the index is behind; `None` if it has to be built.

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Cost, Ground, NodeId, Preemption, Statuses, Tried, Victims, by_importance};
+use super::{Cost, NodeId, Preemption, Statuses};
 use crate::framework::Code;
 use crate::model::Pod;
 use crate::scheduler::Scheduler;
@@ -59,10 +59,9 @@ impl Scheduler {
         let wanted = limits.of(nodes.len());
         let start = self.ties.start(nodes.len()).min(nodes.len());
         nodes.rotate_left(start);
-        let by_load = self.only_load_matters(pod);
         let (mut kind, mut harsh) = (Vec::new(), Vec::new());
         for id in nodes {
-            match self.try_node(pod, id, by_load) {
+            match self.try_node(pod, id) {
                 Ok(None) => {}
                 Ok(Some(candidate)) if candidate.violations == 0 => kind.push(candidate),
                 Ok(Some(candidate)) if harsh.len() < wanted => harsh.push(candidate),
@@ -82,33 +81,12 @@ impl Scheduler {
     }
 
     /// What making room on a node takes; nothing if nobody has to go.
-    fn try_node(
-        &mut self,
-        pod: &Pod,
-        id: NodeId,
-        by_load: bool,
-    ) -> Result<Option<Preemption>, Vec<alloc::string::String>> {
-        let (violations, victims) = if by_load {
-            let Self { cluster, budgets, nominated, profile, .. } = self;
-            let mut victims = Victims::new();
-            let ground = Ground { cluster, budgets, nominated };
-            match ground.try_by_load(&mut profile.fast, &pod.spec, Some(&pod.key), id.row(), &mut victims) {
-                Tried::Pointless | Tried::Room(None) => return Ok(None),
-                Tried::Lacking(reasons) => {
-                    return Err(reasons.into_iter().map(alloc::borrow::Cow::into_owned).collect());
-                }
-                Tried::Room(Some(cost)) => {
-                    victims.sort_unstable_by(|a, b| by_importance(a, b));
-                    (cost.violations, victims.into_iter().cloned().collect())
-                }
-            }
-        } else {
-            match self.victims_on(pod, id)? {
-                (None, _) => return Ok(None),
-                (Some(cost), victims) => (cost.violations, victims),
-            }
+    fn try_node(&mut self, pod: &Pod, id: NodeId) -> Result<Option<Preemption>, Vec<alloc::string::String>> {
+        let tried = match self.try_by_counts(pod, id) {
+            Some(tried) => tried.map_err(|r| r.into_iter().map(alloc::borrow::Cow::into_owned).collect()),
+            None => self.victims_on(pod, id).map(|(cost, victims)| Some((cost?.violations, victims))),
         };
-        Ok(Some(self.preemption(id, victims, violations)))
+        Ok(tried?.map(|(violations, victims)| self.preemption(id, victims, violations)))
     }
 }
 

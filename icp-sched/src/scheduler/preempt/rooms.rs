@@ -1,128 +1,116 @@
 //! What it would cost to make room on each node, kept for each class of preemptors and following the changes of the
-//! cluster: for pods to which other pods matter only by what they take of a node.
+//! cluster.
 //!
 //! A node is looked at again when its pods, its object, the budgets of its pods or the pods that room is kept for on it
-//! change; a preemption changes one node. Nodes on which all less important pods together leave too little are told by
-//! the sums by priority that the cluster keeps, without looking at a pod.
+//! change; most preemptions change one node. Where other pods matter by more than what they take, nodes of which the same
+//! counts decide are a group, and all of them are looked at again when these counts let them in or keep them out. On
+//! nodes with pods that count and can be evicted, the outcome can hang on the counts themselves: these are looked at
+//! again with every such change, unless what counts for them is on the node alone.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use icp_core::client::ObjectKey;
-use smallvec::SmallVec;
-
-use super::cost::{Cost, by_importance};
+use super::cost::Cost;
+use super::ground::{Ground, Tried, Victims};
 use super::tournament::Tournament;
-use super::{Budgets, NO_VICTIMS};
-use crate::cache::{Cluster, Load, Map, NodeId};
-use crate::framework::{Code, Reasons};
+use crate::cache::{Change, Map, NodeId};
+use crate::framework::{Reasons, Rejection};
 use crate::model::{Pod, PodSpec};
-use crate::plugins::fit;
-use crate::scheduler::fast::Fast;
-use crate::scheduler::nominated::Nominated;
+use crate::scheduler::fast::{Fast, Key, Probe, Rows};
 
 /// Rows that all classes together may keep, and the least number of classes.
 const ROWS_MAX: usize = 1 << 21;
 const CLASSES_MIN: usize = 4;
-
-/// Victims of one node; seldom more.
-pub(super) type Victims<'p> = SmallVec<[&'p Pod; 8]>;
-
-/// What is seen of the cluster.
-#[derive(Clone, Copy)]
-pub(super) struct Ground<'g> {
-    pub(super) cluster: &'g Cluster,
-    pub(super) budgets: &'g Budgets,
-    pub(super) nominated: &'g Nominated,
-}
-
-/// What became of trying to make room on a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Tried {
-    /// It will do as it is, or nothing helps.
-    Pointless,
-    /// It does not do even so, for these reasons.
-    Lacking(Reasons),
-    /// There is room, at this cost; nothing if nobody has to go.
-    Room(Option<Cost>),
-}
-
-impl<'g> Ground<'g> {
-    /// The pods that room is kept for on a node, of those that are at least as important, without `except`.
-    fn guests(self, spec: &PodSpec, except: Option<&ObjectKey>, row: usize) -> impl Iterator<Item = &'g Pod> {
-        let node = if self.nominated.is_empty() { None } else { self.cluster.node(NodeId::of(row)) };
-        let there = node.map(|n| self.nominated.on(&n.name)).into_iter().flatten();
-        let (priority, except) = (spec.priority, except.cloned());
-        there.filter(move |p| p.spec.priority >= priority && Some(&p.key) != except.as_ref())
-    }
-
-    /// Tries a node by arithmetic alone, and hands out the victims.
-    pub(super) fn try_by_load(
-        self,
-        fast: &mut Fast,
-        spec: &Arc<PodSpec>,
-        except: Option<&ObjectKey>,
-        row: usize,
-        victims: &mut Victims<'g>,
-    ) -> Tried {
-        let columns = self.cluster.columns();
-        let (Some(have), Some(load)) = (columns.capacity.get(row), columns.load.get(row)) else {
-            return Tried::Pointless;
-        };
-        if self.cluster.node(NodeId::of(row)).is_none() {
-            return Tried::Pointless;
-        }
-        let mut load: Load = *load;
-        let guests = self.guests(spec, except, row).filter(|p| self.cluster.pod(&p.key).is_none());
-        guests.for_each(|p| load.add(&p.spec, 1));
-        let alone = fast.reject(self.cluster, spec, NodeId::of(row)).flatten();
-        let code = match alone {
-            Some(rejection) => Some(rejection.code),
-            None => fit::lacking_load(have, &load, spec).map(|r| r.code),
-        };
-        if code != Some(Code::Unschedulable) {
-            return Tried::Pointless;
-        }
-        let tiers = columns.tiers.get(row).map(SmallVec::as_slice).unwrap_or_default();
-        let mut lower = tiers.iter().take_while(|t| t.priority < spec.priority).peekable();
-        if lower.peek().is_none() {
-            return Tried::Lacking(Reasons::from_elem(NO_VICTIMS.into(), 1));
-        }
-        lower.for_each(|tier| load -= &tier.load);
-        if !fit::fits_load(have, &load, spec) {
-            return Tried::Lacking(
-                fit::lacking_load(have, &load, spec).map(|r| r.reasons).unwrap_or_default(),
-            );
-        }
-        let mut pods: Victims<'g> =
-            self.cluster.pods_on(NodeId::of(row)).filter(|p| p.spec.priority < spec.priority).collect();
-        pods.sort_unstable_by(|a, b| by_importance(a, b));
-        let violates = self.budgets.violating(pods.iter().copied());
-        let mut violations = 0;
-        victims.clear();
-        // Pods whose budgets would be broken are spared first.
-        for wanted in [true, false] {
-            for (pod, violates) in pods.iter().zip(&violates).filter(|(_, v)| **v == wanted) {
-                load.add(&pod.spec, 1);
-                if !fit::fits_load(have, &load, spec) {
-                    load.add(&pod.spec, -1);
-                    victims.push(pod);
-                    violations += usize::from(*violates);
-                }
-            }
-        }
-        Tried::Room(Cost::of(violations, victims.iter().copied()))
-    }
-}
+/// A row that is in no group.
+const NO_GROUP: u32 = u32::MAX;
 
 /// A node that has no room to make, and is not pointless: which reason.
 type ReasonNumber = u32;
+
+/// Rows of which the same counts decide.
+#[derive(Debug)]
+struct Group {
+    key: Key,
+    rejection: Option<Rejection>,
+    rows: Rows,
+}
+
+/// The rows by group, for classes to which other pods matter by more than what they take.
+#[derive(Debug, Default)]
+struct Groups {
+    list: Vec<Group>,
+    numbers: Map<Key, u32>,
+    of_row: Vec<u32>,
+}
+
+impl Groups {
+    /// Puts a row where it belongs.
+    fn put(&mut self, probe: &Probe<'_>, row: usize) {
+        if self.of_row.len() <= row {
+            self.of_row.resize(row + 1, NO_GROUP);
+        }
+        let number = match probe.key(row).filter(|_| probe.is_counted()) {
+            None => NO_GROUP,
+            Some(key) => match self.numbers.get(&key) {
+                Some(number) => *number,
+                None => self.add(probe, key),
+            },
+        };
+        let Some(slot) = self.of_row.get_mut(row) else { return };
+        let before = core::mem::replace(slot, number);
+        if before == number {
+            return;
+        }
+        if let Some(group) = self.list.get_mut(before as usize) {
+            group.rows.remove(row);
+        }
+        if let Some(group) = self.list.get_mut(number as usize) {
+            group.rows.insert(row);
+        }
+    }
+
+    fn add(&mut self, probe: &Probe<'_>, key: Key) -> u32 {
+        let rejection = probe.reject(&key);
+        let free = self.list.iter().position(|g| g.rows.len() == 0);
+        let group = Group { key: key.clone(), rejection, rows: Rows::default() };
+        let at = match free.and_then(|at| Some((at, self.list.get_mut(at)?))) {
+            Some((at, slot)) => {
+                self.numbers.remove(&slot.key);
+                *slot = group;
+                at
+            }
+            None => {
+                self.list.push(group);
+                self.list.len() - 1
+            }
+        };
+        let number = u32::try_from(at).unwrap_or(NO_GROUP);
+        self.numbers.insert(key, number);
+        number
+    }
+
+    /// Asks again what is counted against each group; hands out the rows of those for which it is something else now.
+    fn ask(&mut self, probe: &Probe<'_>, stale: &mut BTreeSet<u32>) {
+        for group in self.list.iter_mut().filter(|g| g.rows.len() > 0) {
+            let now = probe.reject(&group.key);
+            if now != group.rejection {
+                group.rejection = now;
+                let mut next = group.rows.next(0);
+                while let Some(row) = next {
+                    stale.extend(u32::try_from(row));
+                    next = group.rows.next(row + 1);
+                }
+            }
+        }
+    }
+}
 
 /// What is kept for a class of preemptors.
 #[derive(Debug)]
 pub(super) struct Class {
     spec: Arc<PodSpec>,
+    generation: (u64, u64),
     seen: u64,
     budgets_seen: u64,
     nominations_seen: u64,
@@ -134,14 +122,18 @@ pub(super) struct Class {
     spared: BTreeSet<u32>,
     /// Nodes that room is kept on: which of the pods are not there yet.
     guests: BTreeMap<u32, Vec<bool>>,
+    groups: Groups,
+    /// Nodes with pods that count and need not stay.
+    sensitive: BTreeSet<u32>,
     used: u64,
 }
 
 impl Class {
-    fn build(ground: Ground<'_>, fast: &mut Fast, spec: &Arc<PodSpec>) -> Self {
+    fn build(ground: Ground<'_>, probe: &mut Probe<'_>, spec: &Arc<PodSpec>) -> Option<Self> {
         let rows = ground.cluster.columns().rows();
         let mut class = Self {
             spec: Arc::clone(spec),
+            generation: probe.generation(),
             seen: ground.cluster.changes().end(),
             budgets_seen: ground.budgets.changes.end(),
             nominations_seen: ground.nominated.changes().end(),
@@ -150,16 +142,18 @@ impl Class {
             reasons: Vec::new(),
             spared: BTreeSet::new(),
             guests: BTreeMap::new(),
+            groups: Groups::default(),
+            sensitive: BTreeSet::new(),
             used: 0,
         };
-        let costs = (0..rows).map(|row| class.look_at(ground, fast, row)).collect();
-        class.costs = Tournament::new(costs);
-        class
+        let costs: Option<Vec<_>> = (0..rows).map(|row| class.look_at(ground, probe, row)).collect();
+        class.costs = Tournament::new(costs?);
+        Some(class)
     }
 
-    /// Looks at a node; what it keeps beside the cost is up to date after it.
-    fn look_at(&mut self, ground: Ground<'_>, fast: &mut Fast, row: usize) -> Option<Cost> {
-        let tried = ground.try_by_load(fast, &self.spec, None, row, &mut Victims::new());
+    /// Looks at a node; what it keeps beside the cost is up to date after it. `None` if plugins have to be asked.
+    fn look_at(&mut self, ground: Ground<'_>, probe: &mut Probe<'_>, row: usize) -> Option<Option<Cost>> {
+        let (tried, sensitive) = ground.try_row(probe, &self.spec, None, row, &mut Victims::new())?;
         let number = u32::try_from(row).unwrap_or(u32::MAX);
         if let Some(reason) = self.lacking.remove(&number)
             && let Some((_, n)) = self.reasons.get_mut(reason as usize)
@@ -167,13 +161,21 @@ impl Class {
             *n = n.saturating_sub(1);
         }
         self.spared.remove(&number);
+        if probe.is_counted() {
+            self.groups.put(probe, row);
+            if sensitive {
+                self.sensitive.insert(number);
+            } else {
+                self.sensitive.remove(&number);
+            }
+        }
         let present = ground.absent_guests(&self.spec, row);
         if present.is_empty() {
             self.guests.remove(&number);
         } else {
             self.guests.insert(number, present);
         }
-        match tried {
+        Some(match tried {
             Tried::Pointless => None,
             Tried::Room(None) => {
                 self.spared.insert(number);
@@ -191,36 +193,55 @@ impl Class {
                 self.lacking.insert(number, u32::try_from(at).unwrap_or(u32::MAX));
                 None
             }
-        }
+        })
     }
 
-    fn catch_up(&mut self, ground: Ground<'_>, fast: &mut Fast) {
-        let Some(rows) = self.stale(ground) else {
+    /// The class as things are now; `None` if plugins have to be asked.
+    fn catch_up(&mut self, ground: Ground<'_>, probe: &mut Probe<'_>) -> Option<()> {
+        let Some(rows) = self.stale(ground, probe) else {
             let used = self.used;
-            *self = Self::build(ground, fast, &Arc::clone(&self.spec));
+            *self = Self::build(ground, probe, &Arc::clone(&self.spec))?;
             self.used = used;
-            return;
+            return Some(());
         };
         for row in rows {
-            let cost = self.look_at(ground, fast, row as usize);
+            let cost = self.look_at(ground, probe, row as usize)?;
             self.costs.set(row as usize, cost);
         }
         self.seen = ground.cluster.changes().end();
         self.budgets_seen = ground.budgets.changes.end();
         self.nominations_seen = ground.nominated.changes().end();
+        Some(())
     }
 
     /// The nodes to look at again; nothing if it is better to begin anew.
-    fn stale(&self, ground: Ground<'_>) -> Option<BTreeSet<u32>> {
+    fn stale(&mut self, ground: Ground<'_>, probe: &Probe<'_>) -> Option<BTreeSet<u32>> {
+        if self.generation != probe.generation() {
+            return None;
+        }
         let Ground { cluster, budgets, nominated } = ground;
         let rows = cluster.columns().rows();
         let changes = cluster.changes().since(self.seen).filter(|c| c.len() <= rows.max(64))?;
         let mut stale: BTreeSet<u32> = BTreeSet::new();
         if changes.len() > 0 {
-            stale.extend(changes.filter_map(crate::cache::Change::row));
+            let mut counts = false;
+            for change in changes {
+                stale.extend(change.row());
+                counts |= match change {
+                    Change::Pod { serial, .. } => probe.minds(*serial),
+                    Change::Node { .. } => true,
+                    Change::Started { .. } | Change::Meaning => false,
+                };
+            }
             for (row, absent) in &self.guests {
                 if *absent != ground.absent_guests(&self.spec, *row as usize) {
                     stale.insert(*row);
+                }
+            }
+            if counts && probe.is_counted() {
+                self.groups.ask(probe, &mut stale);
+                if probe.is_shared() {
+                    stale.extend(&self.sensitive);
                 }
             }
         }
@@ -237,29 +258,29 @@ impl Class {
         (rows <= self.costs.rows()).then_some(stale)
     }
 
-    /// The node where it costs least, from `start` on; `except` is not in the way of itself.
-    fn best(&mut self, ground: Ground<'_>, fast: &mut Fast, pod: &Pod, start: usize) -> Option<usize> {
+    /// The node where it costs least, from `start` on; the pod is not in the way of itself.
+    fn best(
+        &mut self,
+        ground: Ground<'_>,
+        probe: &mut Probe<'_>,
+        pod: &Pod,
+        start: usize,
+    ) -> Option<Option<usize>> {
         let own = ground.nominated.node_of(&pod.key).and_then(|n| ground.cluster.node_id(n));
-        let Some(own) = own.map(NodeId::row) else { return self.costs.best(start) };
+        let Some(own) = own.map(NodeId::row) else { return Some(self.costs.best(start)) };
         // On the node that room is kept on for the pod, this room is not taken.
         let kept = self.costs.get(own);
-        let tried = ground.try_by_load(fast, &self.spec, Some(&pod.key), own, &mut Victims::new());
+        let (tried, _) = ground.try_row(probe, &self.spec, Some(&pod.key), own, &mut Victims::new())?;
         self.costs.set(own, if let Tried::Room(cost) = tried { cost } else { None });
         let best = self.costs.best(start);
         self.costs.set(own, kept);
-        best
+        Some(best)
     }
 
     /// How many nodes were tried in vain, by reason. Told when no node has a cost.
     pub(super) fn in_vain(&self) -> (impl Iterator<Item = (&Reasons, usize)>, usize) {
         let told = self.reasons.iter().filter(|(_, n)| *n > 0).map(|(r, n)| (r, *n));
         (told, self.lacking.len() + self.spared.len())
-    }
-}
-
-impl Ground<'_> {
-    fn absent_guests(self, spec: &PodSpec, row: usize) -> Vec<bool> {
-        self.guests(spec, None, row).map(|p| self.cluster.pod(&p.key).is_none()).collect()
     }
 }
 
@@ -272,25 +293,33 @@ pub(crate) struct Rooms {
 }
 
 impl Rooms {
-    /// The class of a pod as it is now, and the node where room for the pod costs least, of all nodes, looking for
-    /// the first of equals from row `start` on.
+    /// The node where room for the pod costs least, of all nodes, looking for the first of equals from row `start` on,
+    /// and the class of the pod as it is now; `None` if plugins have to be asked.
     pub(super) fn best(
         &mut self,
         ground: Ground<'_>,
         fast: &mut Fast,
         pod: &Pod,
         start: usize,
-    ) -> (Option<usize>, Option<&Class>) {
+    ) -> Option<(Option<usize>, &Class)> {
         self.tick += 1;
+        let mut probe = fast.probe(ground.cluster, &pod.spec)?;
         let at = match self.by_spec.get(&pod.spec).copied() {
             Some(at) => at,
-            None => self.add(Class::build(ground, fast, &pod.spec), ground.cluster.columns().rows()),
+            None => {
+                let class = Class::build(ground, &mut probe, &pod.spec)?;
+                self.add(class, ground.cluster.columns().rows())
+            }
         };
-        let Some(class) = self.classes.get_mut(at) else { return (None, None) };
+        let class = self.classes.get_mut(at)?;
         class.used = self.tick;
-        class.catch_up(ground, fast);
-        let best = class.best(ground, fast, pod, start);
-        (best, Some(class))
+        if class.catch_up(ground, &mut probe).is_none() {
+            // What it keeps is not to be trusted: the next time it begins anew.
+            class.generation = (0, 0);
+            return None;
+        }
+        let best = class.best(ground, &mut probe, pod, start)?;
+        Some((best, class))
     }
 
     fn add(&mut self, class: Class, rows: usize) -> usize {

@@ -109,6 +109,35 @@ fn anti_affinity_is_lifted_with_its_pods() {
 }
 
 #[test]
+fn who_leaves_a_zone_lets_in_all_its_nodes() {
+    let zone = "topology.kubernetes.io/zone";
+    let mut s = scheduler(&[], &[]);
+    for name in ["n0", "n1"] {
+        s.cluster_mut().set_node(Node::new(name, 1000, 1 << 30, 10).with_label(zone, "z"));
+    }
+    for p in [on(pod("a", 900, 3), "n0", 1), on(pod("b", 900, 1), "n1", 1)] {
+        s.cluster_mut().set_pod(p);
+    }
+    let hater = on(pod("h", 50, 9), "n0", 1);
+    let mut x = pod("x", 500, 5);
+    Arc::make_mut(&mut x.spec).anti_affinity.push(AffinityTerm {
+        selector: Selector::parse("app=h").unwrap(),
+        namespaces: alloc::vec!["default".into()],
+        namespace_selector: None,
+        topology_key: zone.into(),
+    });
+    for _ in 0..2 {
+        assert_eq!(names(&preempt(&mut s, &x).unwrap()), ("n1".into(), alloc::vec!["b"]));
+        s.cluster_mut().set_pod(hater.clone());
+        assert_eq!(
+            preempt(&mut s, &x).unwrap_err(),
+            "preemption: 0/2 nodes are available: 2 node(s) didn't match pod anti-affinity rules."
+        );
+        s.cluster_mut().remove_pod(&hater.key);
+    }
+}
+
+#[test]
 fn no_second_try_while_victims_leave() {
     let mut leaving = on(pod("a", 900, 1), "n0", 1);
     Arc::make_mut(&mut leaving.spec).terminating = true;
