@@ -7,6 +7,7 @@ pub mod daemon;
 pub mod lab;
 pub mod oracle;
 pub mod pki;
+pub mod sched_replay;
 pub mod simulate;
 pub mod store_vs_etcd;
 pub mod tool;

@@ -73,6 +73,10 @@ pub struct Options {
     /// Keep certificates, logs and data here instead of in a temporary directory
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
+    /// Write down what the schedulers decide, for sched-replay (with --mode sim; with more masters than one, each has a file
+    /// with its name behind this one)
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
     /// Print lines of JSON
     #[arg(long)]
     pub json: bool,

@@ -131,6 +131,7 @@ impl Design<'_> {
                     leader_election: true,
                     configuration: None,
                     listen_metrics: None,
+                    record: None,
                 }),
             ),
             (
@@ -465,6 +466,9 @@ pub fn run(
 ) -> Result<bool, ClusterError> {
     if options.runtime != RuntimeKind::Native {
         return Err(ClusterError::NotYet("--runtime containerd and docker; use --runtime native".into()));
+    }
+    if options.record.is_some() {
+        return Err(ClusterError::NotYet("--record with --mode real; use --mode sim".into()));
     }
     if options.nodes > WORKERS_MAX {
         let most = format!("--mode real has at most {WORKERS_MAX} workers; --mode sim has thousands");

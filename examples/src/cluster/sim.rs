@@ -1,6 +1,7 @@
 //! `--mode sim`: API servers, TLS, store and clock are real; nodes are simulated machines with the full node logic.
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -157,9 +158,15 @@ impl SimCluster {
             tasks.spawn(async move {
                 controller_manager::drive(manager, crate::daemon::seed(), client, stopped).await;
             });
+            // Each scheduler has a history of its own; the one that leads has decisions in it.
+            let record = options.record.as_ref().map(|path| match options.masters {
+                1 => path.clone(),
+                _ => PathBuf::from(format!("{}-{identity}", path.display())),
+            });
             let config = scheduler::Config {
                 access,
                 identity,
+                record,
                 leader_election: true,
                 configuration: None,
                 listen_metrics: None,

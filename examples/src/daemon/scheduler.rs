@@ -1,14 +1,16 @@
 //! `icp-scheduler`: the scheduler under one elected leader.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use icp_core::base::{Duration, Rng};
+use icp_core::base::{Duration, Machine, Time};
 use icp_core::client::Client;
-use icp_sched::TieBreak;
-use icp_sched::config::{Registry, SchedulerConfiguration};
+use icp_sched::config::{ConfigErrors, Registry, SchedulerConfiguration};
 use icp_sched::machine::{Effect, Event, SchedulerConfig, SchedulerMachine};
+use icp_sched::record::{Recorder, Settings};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
@@ -30,6 +32,9 @@ pub struct Config {
     /// Where `/metrics` and `/healthz` are served without TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen_metrics: Option<SocketAddr>,
+    /// A file that is made, and gets the history of what is decided; `sched-replay` reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<PathBuf>,
 }
 
 /// Where a scheduler that is told nothing else serves its metrics: kube-scheduler's port, on this machine alone.
@@ -48,6 +53,7 @@ impl Config {
             leader_election: true,
             configuration: Some(path.into()),
             listen_metrics: Some(METRICS),
+            record: None,
         }
     }
 
@@ -66,44 +72,111 @@ impl Config {
         Extenders::of(&file.extenders, self.configuration.as_deref().unwrap_or(Path::new("")))
     }
 
-    /// The machine, with draws from `seed`.
+    /// How the machine is made, with draws from `seed`.
     ///
     /// # Errors
     /// If there is a configuration file that cannot be read or is not valid.
-    pub fn machine(&self, seed: u64) -> Result<SchedulerMachine, DaemonError> {
-        let rng = Rng::new(seed);
-        let Some(file) = self.configuration()? else {
-            let machine = SchedulerConfig {
+    pub fn settings(&self, seed: u64) -> Result<Settings, DaemonError> {
+        let configuration = self.configuration()?;
+        let machine = match &configuration {
+            Some(file) => file.machine(&self.identity, &format!("{}_{seed:016x}", self.identity)),
+            None => SchedulerConfig {
                 instance: self.identity.clone(),
                 leader_election: self
                     .leader_election
                     .then(|| super::controller_manager::election("kube-scheduler", &self.identity)),
                 ..SchedulerConfig::default()
-            };
-            return Ok(SchedulerMachine::new(machine, rng));
+            },
         };
-        let machine = file.machine(&self.identity, &format!("{}_{seed:016x}", self.identity));
-        let builder = file.scheduler(&Registry::default()).map_err(|e| DaemonError::Config {
-            path: self.configuration.clone().unwrap_or_default(),
-            detail: e.to_string(),
-        })?;
-        let builder = builder.ties(TieBreak::Seeded(rng.child("ties")));
-        Ok(SchedulerMachine::with_scheduler(machine, builder, rng))
+        Ok(Settings { seed, machine, configuration })
+    }
+
+    /// The machine, with draws from `seed`.
+    ///
+    /// # Errors
+    /// If there is a configuration file that cannot be read or is not valid.
+    pub fn machine(&self, seed: u64) -> Result<SchedulerMachine, DaemonError> {
+        self.settings(seed)?.scheduler(&Registry::default()).map_err(|e| self.wrong(e))
+    }
+
+    fn wrong(&self, e: ConfigErrors) -> DaemonError {
+        let path = self.configuration.clone().unwrap_or_default();
+        DaemonError::Config { path, detail: e.to_string() }
+    }
+
+    /// The file of the history, if one is wanted: a new one, so that nothing that was recorded is lost.
+    fn history(&self) -> Result<Option<File>, DaemonError> {
+        let create = |path: &PathBuf| {
+            let file = File::options().write(true).create_new(true).open(path);
+            file.map_err(DaemonError::io(format!("creating the history {}", path.display())))
+        };
+        self.record.as_ref().map(create).transpose()
+    }
+}
+
+/// A scheduler, with or without a history.
+enum Driven {
+    Plain(Box<SchedulerMachine>),
+    Recorded(Box<Recorder>),
+}
+
+impl Machine for Driven {
+    type Event = Event;
+    type Effect = Effect;
+
+    fn on(&mut self, now: Time, event: Event, out: &mut Vec<Effect>) {
+        match self {
+            Self::Plain(machine) => machine.on(now, event, out),
+            Self::Recorded(machine) => machine.on(now, event, out),
+        }
+    }
+
+    fn wake(&mut self, now: Time, out: &mut Vec<Effect>) {
+        match self {
+            Self::Plain(machine) => machine.wake(now, out),
+            Self::Recorded(machine) => machine.wake(now, out),
+        }
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        match self {
+            Self::Plain(machine) => machine.deadline(),
+            Self::Recorded(machine) => machine.deadline(),
+        }
+    }
+}
+
+/// Appends to the history. A history with a gap is worth nothing: it ends with the first write that fails.
+fn record(history: &Mutex<Option<File>>, text: &str) {
+    let mut history = history.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(file) = history.as_mut()
+        && let Err(e) = file.write_all(text.as_bytes())
+    {
+        eprintln!("scheduler: the history ends here: {e}");
+        *history = None;
     }
 }
 
 /// Schedules against any client until `stop`.
 ///
 /// # Errors
-/// If there is a configuration file that cannot be read or is not valid, a certificate for an extender cannot be used, or
-/// the address for metrics is taken.
+/// If there is a configuration file that cannot be read or is not valid, a certificate for an extender cannot be used, the
+/// file of the history cannot be made, or the address for metrics is taken.
 pub async fn drive(
     config: &Config,
     seed: u64,
     client: Arc<dyn Client>,
     stop: Stop,
 ) -> Result<(), DaemonError> {
-    let (machine, extenders) = (config.machine(seed)?, config.extenders()?);
+    let (history, extenders) = (config.history()?, config.extenders()?);
+    let machine = match history {
+        None => Driven::Plain(Box::new(config.machine(seed)?)),
+        Some(_) => {
+            let recorder = Recorder::new(&config.settings(seed)?, &Registry::default());
+            Driven::Recorded(Box::new(recorder.map_err(|e| config.wrong(e))?))
+        }
+    };
+    let history = Mutex::new(history);
     let identity = config.identity.clone();
     let (counted, _) = watch::channel(String::new());
     // The machine has no more calls open than it has extenders and bindings under way.
@@ -113,6 +186,7 @@ pub async fn drive(
         move |effect| match effect {
             Effect::AskExtender(call) => drop(calls.send(call)),
             Effect::Metrics(text) => drop(counted.send_replace(text)),
+            Effect::Recorded(text) => record(&history, &text),
             other => eprintln!("scheduler {identity}: {other:?}"),
         }
     };

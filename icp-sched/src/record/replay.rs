@@ -230,6 +230,12 @@ impl Replayer {
         &self.report
     }
 
+    /// What came of it.
+    #[must_use]
+    pub fn into_report(self) -> Report {
+        self.report
+    }
+
     /// Replays a history that is in memory.
     ///
     /// # Errors

@@ -536,6 +536,18 @@ fn a_version_that_follows_more_and_asks_for_more_decides_alike() {
     assert!(older.is_equal() && older.hash == report.hash, "{older:#?}");
 }
 
+#[test]
+fn keys_are_not_written() {
+    let data = json!({"certData": "Y2VydA==", "keyData": "a2V5"});
+    let file = configuration(json!({"extenders": [{"urlPrefix": "https://127.0.0.1:1/", "filterVerb": "f",
+        "enableHTTPS": true, "tlsConfig": data}]}));
+    let machine = file.machine("host", "host_1");
+    let settings = Settings { seed: 1, machine, configuration: Some(file) };
+    let text = Writer::new(&settings).take();
+    assert!(!text.contains("a2V5") && text.contains("https://127.0.0.1:1/"));
+    assert!(replay(&text).is_equal());
+}
+
 /// A history of an earlier build, which every later version must decide on alike.
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/history-1.jsonl");
 
