@@ -79,7 +79,7 @@ pub(crate) struct Tier {
 }
 
 /// The capacity of a node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Capacity {
     pub(crate) cpu: i64,
     pub(crate) memory: i64,

@@ -141,6 +141,16 @@ pub(crate) fn fits_load(have: &Capacity, load: &Load, pod: &PodSpec) -> bool {
         && room(r.ephemeral, have.ephemeral, load.ephemeral)
 }
 
+/// Whether something lacks of which there is less than is asked for: no eviction helps. Without extended resources.
+pub(crate) fn is_hopeless(have: &Capacity, load: &Load, pod: &PodSpec) -> bool {
+    let r = &pod.requests;
+    let lacks =
+        |asked: i64, have: i64, used: i64| asked > 0 && asked > have.saturating_sub(used) && asked > have;
+    lacks(r.cpu, have.cpu, load.cpu)
+        || lacks(r.memory, have.memory, load.memory)
+        || lacks(r.ephemeral, have.ephemeral, load.ephemeral)
+}
+
 pub(crate) fn scalar(columns: &Columns, name: &str, row: usize) -> (i64, i64) {
     let column = columns.scalars.iter().find(|s| s.name == name);
     let at = |list: &Chunks<i64>| list.get(row).copied().unwrap_or(0);

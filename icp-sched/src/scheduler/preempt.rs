@@ -9,6 +9,7 @@ mod candidates;
 mod cost;
 mod ground;
 mod rooms;
+mod roster;
 #[cfg(test)]
 mod tests;
 mod tournament;
@@ -136,8 +137,8 @@ impl Scheduler {
         let Self { cluster, budgets, nominated, profile, .. } = self;
         let Profile { fast, rooms, .. } = profile;
         let ground = Ground { cluster, budgets, nominated };
-        let (best, class) = rooms.best(ground, fast, pod, start)?;
-        if let Some(row) = best {
+        let outlook = rooms.best(ground, fast, pod, start)?;
+        if let Some(row) = outlook.best {
             let id = NodeId::of(row);
             let Ok(Some((violations, victims))) = self.try_by_counts(pod, id)? else {
                 debug_assert!(false, "what is kept of row {row} is not so");
@@ -145,11 +146,10 @@ impl Scheduler {
             };
             return Some(Some(self.preemption(id, victims, violations)));
         }
-        let (reasons, in_vain) = class.in_vain();
-        *tried = in_vain;
-        for (reasons, n) in reasons {
+        *tried = outlook.tried;
+        for (reasons, n) in outlook.reasons {
             for reason in reasons {
-                *statuses.entry(reason.clone().into_owned()).or_default() += n;
+                *statuses.entry(reason.into_owned()).or_default() += n;
             }
         }
         Some(None)

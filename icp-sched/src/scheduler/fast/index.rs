@@ -29,7 +29,7 @@ const GROUPS_MAX: usize = 1 << (31 - POINT_BITS);
 /// Empty sets that are kept for the next bucket.
 const SPARE_MAX: usize = 8;
 /// Combinations of what can lack.
-const LACKING: usize = 32;
+pub(super) const LACKING: usize = 32;
 
 /// What rows of one group have in common; see [`Axes`](super::axes::Axes).
 pub(crate) type Key = SmallVec<[i64; 6]>;

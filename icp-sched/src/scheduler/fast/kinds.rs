@@ -193,6 +193,12 @@ impl Kinds {
         self.list.get(*self.of_row.get(row)? as usize).map(|(kind, _)| kind)
     }
 
+    /// The same with its number.
+    pub(super) fn numbered(&self, row: usize) -> Option<(usize, &Kind)> {
+        let number = *self.of_row.get(row)? as usize;
+        self.list.get(number).map(|(kind, _)| (number, kind))
+    }
+
     /// The one kind that all nodes are of, if they are.
     pub(super) fn uniform(&self) -> Option<&Kind> {
         let mut present = self.list.iter().filter(|(_, n)| *n > 0);

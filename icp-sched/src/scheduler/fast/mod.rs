@@ -123,9 +123,10 @@ impl Fast {
             };
         }
         let at = self.class(cluster, spec);
-        let swept =
-            self.sweep(cluster, at, start, hidden).or_else(|| self.sweep_groups(cluster, at, start, hidden));
-        if let Some(choice) = swept {
+        if let Some(outcome) = self.sweep(cluster, at, start, hidden) {
+            return outcome;
+        }
+        if let Some(choice) = self.sweep_groups(cluster, at, start, hidden) {
             return Outcome::Chosen(choice);
         }
         self.repair(cluster, at);
@@ -354,7 +355,7 @@ impl Fast {
         at: usize,
         start: usize,
         hidden: &[(NodeId, Rejection)],
-    ) -> Option<Choice> {
+    ) -> Option<Outcome> {
         let Self { feed, sheet, kinds, states, rules, scratch, .. } = self;
         let state = states.get_mut(at).filter(|s| s.can_sweep(rules) && !s.unusual)?;
         let kinds = kinds.get(state.kinds)?;
@@ -379,7 +380,10 @@ impl Fast {
         }
         sheet.catch_up(cluster, feed);
         let view = View { cluster, feed, sheet, kinds, rules };
-        sweep::choose(view, &state.spec, start, hidden, scratch)
+        match sweep::choose(view, &state.spec, start, hidden, scratch) {
+            Some(choice) => Some(Outcome::Chosen(choice)),
+            None => sweep::refuse(view, state, hidden).map(Outcome::None),
+        }
     }
 
     /// The same for a class to which other pods matter by more than what they take: by a sweep and its groups.

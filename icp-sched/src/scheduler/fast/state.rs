@@ -10,7 +10,7 @@ use super::index::{Index, Key, POINTS_MAX};
 use super::kinds::{Kind, Kinds};
 use super::rules::Rules;
 use super::sheet::Sheet;
-use crate::cache::Cluster;
+use crate::cache::{Capacity, Cluster, Load};
 use crate::framework::{Cycle, Rejection};
 use crate::model::PodSpec;
 use crate::plugins::{fit, node_ports};
@@ -270,22 +270,13 @@ impl ClassState {
 
     /// The number of [`ClassState::crowded`]. What lacks is worked out in words once.
     fn crowded_number(&self, view: View<'_>, index: &mut Index, row: usize) -> Option<u32> {
-        let (columns, r) = (view.cluster.columns(), &self.spec.requests);
-        let simple = r.scalars.is_empty() && self.spec.host_ports.is_empty();
+        let columns = view.cluster.columns();
+        let simple = self.spec.requests.scalars.is_empty() && self.spec.host_ports.is_empty();
         let (Some(have), Some(load), true) = (columns.capacity.get(row), columns.load.get(row), simple)
         else {
             return self.crowded(view, row).map(|rejection| index.number(&rejection));
         };
-        let mut lacks = usize::from(load.pods >= have.pods);
-        for (bit, asked, have, used) in [
-            (2, r.cpu, have.cpu, load.cpu),
-            (4, r.memory, have.memory, load.memory),
-            (8, r.ephemeral, have.ephemeral, load.ephemeral),
-        ] {
-            if asked > 0 && asked > have.saturating_sub(used) {
-                lacks |= bit | if asked > have { 16 } else { 0 };
-            }
-        }
+        let lacks = self.lacks(have, load);
         if lacks == 0 {
             return None;
         }
@@ -299,8 +290,24 @@ impl ClassState {
         }
     }
 
+    /// What lacks of places for pods, CPU, memory and ephemeral storage, as bits, and whether there never is enough.
+    pub(super) fn lacks(&self, have: &Capacity, load: &Load) -> usize {
+        let r = &self.spec.requests;
+        let mut lacks = usize::from(load.pods >= have.pods);
+        for (bit, asked, have, used) in [
+            (2, r.cpu, have.cpu, load.cpu),
+            (4, r.memory, have.memory, load.memory),
+            (8, r.ephemeral, have.ephemeral, load.ephemeral),
+        ] {
+            if asked > 0 && asked > have.saturating_sub(used) {
+                lacks |= bit | if asked > have { 16 } else { 0 };
+            }
+        }
+        lacks
+    }
+
     /// Why what is taken on a row leaves too little.
-    fn crowded(&self, view: View<'_>, row: usize) -> Option<Rejection> {
+    pub(super) fn crowded(&self, view: View<'_>, row: usize) -> Option<Rejection> {
         let (columns, spec) = (view.cluster.columns(), &self.spec);
         if !spec.host_ports.is_empty() {
             let cycle = Cycle { pod: spec, cluster: view.cluster, node_name: None };

@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use super::choose::{Candidate, Choice, Judge, scaled};
-use super::index::Index;
-use super::state::View;
+use super::index::{Index, LACKING};
+use super::state::{ClassState, View};
 use crate::cache::NodeId;
 use crate::framework::Rejection;
 use crate::model::PodSpec;
@@ -35,6 +35,58 @@ pub(super) fn choose(
     let from = |start: usize| points.get(start..)?.iter().position(|p| *p == max).map(|at| at + start);
     let row = from(start).or_else(|| from(0))?;
     Some(Choice { row, feasible })
+}
+
+/// Why no node will do, where a sweep found none, and how many nodes each rejection keeps off: by one look at what is
+/// free on each. `None` if it takes more than CPU, memory and ephemeral storage to tell.
+pub(super) fn refuse(
+    view: View<'_>,
+    state: &ClassState,
+    hidden: &[(NodeId, Rejection)],
+) -> Option<Vec<(Rejection, usize)>> {
+    if !state.spec.requests.scalars.is_empty() {
+        return None;
+    }
+    let columns = view.cluster.columns();
+    let mut by_kind = alloc::vec![0_usize; view.kinds.list().len()];
+    let mut by_lack = [(0_usize, 0_usize); LACKING];
+    for (row, (have, load)) in columns.capacity.iter().zip(columns.load.iter()).enumerate() {
+        let Some((number, kind)) = view.kinds.numbered(row) else { continue };
+        if kind.rejection.is_some() {
+            if let Some(n) = by_kind.get_mut(number) {
+                *n += 1;
+            }
+            continue;
+        }
+        match by_lack.get_mut(state.lacks(have, load)) {
+            Some((n, at)) => (*n, *at) = (*n + 1, row),
+            None => return None,
+        }
+    }
+    for (id, _) in hidden {
+        let counted = view.kinds.numbered(id.row());
+        let (number, kind) = counted?;
+        let n = if kind.rejection.is_some() {
+            by_kind.get_mut(number)
+        } else {
+            let (have, load) = (columns.capacity.get(id.row())?, columns.load.get(id.row())?);
+            by_lack.get_mut(state.lacks(have, load)).map(|(n, _)| n)
+        };
+        *n? -= 1;
+    }
+    let [(fine, _), lacking @ ..] = by_lack;
+    if fine > 0 {
+        return None;
+    }
+    let mut all: Vec<(Rejection, usize)> = Vec::new();
+    for (kind, n) in view.kinds.list().zip(by_kind).filter(|(_, n)| *n > 0) {
+        all.push((kind.rejection.clone()?, n));
+    }
+    for (n, row) in lacking.into_iter().filter(|(n, _)| *n > 0) {
+        all.push((state.crowded(view, row)?, n));
+    }
+    all.extend(hidden.iter().map(|(_, r)| (r.clone(), 1)));
+    Some(all)
 }
 
 /// The same for a class with groups, whose index tells for each row its group, and the points of images.

@@ -83,6 +83,21 @@ impl Budgets {
         self.by_key.get().range(first..).take_while(move |(key, _)| key.namespace == namespace)
     }
 
+    /// The budgets that count the eviction of a pod.
+    pub(super) fn protecting(&self, pod: &Pod) -> Vec<ObjectKey> {
+        if self.by_key.get().is_empty() {
+            return Vec::new();
+        }
+        let counts = |b: &DisruptionBudget| b.selects(&pod.spec) && !b.disrupted.contains(&pod.key.name);
+        let mine = self.in_namespace(&pod.key.namespace).filter(|(_, b)| counts(b));
+        mine.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// How many pods of a budget may be evicted.
+    pub(super) fn allowed(&self, key: &ObjectKey) -> i64 {
+        self.by_key.get().get(key).map_or(i64::MAX, |b| b.allowed)
+    }
+
     /// Which of the pods their budgets do not allow to evict, when all of them go in this order
     /// (`filterPodsWithPDBViolation`).
     pub(super) fn violating<'p>(&self, pods: impl ExactSizeIterator<Item = &'p Pod>) -> SmallVec<[bool; 8]> {

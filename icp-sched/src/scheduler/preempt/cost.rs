@@ -35,6 +35,18 @@ impl Cost {
         Some(Self { violations, top, sum, victims: victims.len(), earliest: Reverse(earliest) })
     }
 
+    /// The cost of evicting pods of these priorities, of which `top` is the highest, but for when they started: at least
+    /// so much.
+    pub(super) fn bare(violations: usize, top: i32, priorities: impl ExactSizeIterator<Item = i32>) -> Self {
+        let victims = priorities.len();
+        Self { violations, top, sum: priorities.map(weight).sum(), victims, earliest: Reverse(i64::MAX) }
+    }
+
+    /// The same where the first of the top victims started then, in microseconds.
+    pub(super) const fn since(self, earliest: i64) -> Self {
+        Self { earliest: Reverse(earliest), ..self }
+    }
+
     /// What evicting at least one pod of this priority costs at least.
     pub(super) const fn at_least(top: i32) -> Self {
         Self { violations: 0, top, sum: weight(top), victims: 1, earliest: Reverse(i64::MAX) }
@@ -42,7 +54,7 @@ impl Cost {
 }
 
 /// A pod that did not start yet starts last.
-fn started(pod: &Pod) -> i64 {
+pub(super) fn started(pod: &Pod) -> i64 {
     pod.started.map_or(i64::MAX, Time::as_micros)
 }
 

@@ -6,6 +6,9 @@
 //! counts decide are a group, and all of them are looked at again when these counts let them in or keep them out. On
 //! nodes with pods that count and can be evicted, the outcome can hang on the counts themselves: these are looked at
 //! again with every such change, unless what counts for them is on the node alone.
+//!
+//! For classes that are new, or seldom asked about while much changes, all of this costs more than a look at all nodes by
+//! shape; see [`Roster`].
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
@@ -13,6 +16,7 @@ use alloc::vec::Vec;
 
 use super::cost::Cost;
 use super::ground::{Ground, Tried, Victims};
+use super::roster::{Outlook, Roster};
 use super::tournament::Tournament;
 use crate::cache::{Change, Map, NodeId};
 use crate::framework::{Reasons, Rejection};
@@ -108,7 +112,7 @@ impl Groups {
 
 /// What is kept for a class of preemptors.
 #[derive(Debug)]
-pub(super) struct Class {
+struct Class {
     spec: Arc<PodSpec>,
     generation: (u64, u64),
     seen: u64,
@@ -125,7 +129,6 @@ pub(super) struct Class {
     groups: Groups,
     /// Nodes with pods that count and need not stay.
     sensitive: BTreeSet<u32>,
-    used: u64,
 }
 
 impl Class {
@@ -144,7 +147,6 @@ impl Class {
             guests: BTreeMap::new(),
             groups: Groups::default(),
             sensitive: BTreeSet::new(),
-            used: 0,
         };
         let costs: Option<Vec<_>> = (0..rows).map(|row| class.look_at(ground, probe, row)).collect();
         class.costs = Tournament::new(costs?);
@@ -199,9 +201,7 @@ impl Class {
     /// The class as things are now; `None` if plugins have to be asked.
     fn catch_up(&mut self, ground: Ground<'_>, probe: &mut Probe<'_>) -> Option<()> {
         let Some(rows) = self.stale(ground, probe) else {
-            let used = self.used;
             *self = Self::build(ground, probe, &Arc::clone(&self.spec))?;
-            self.used = used;
             return Some(());
         };
         for row in rows {
@@ -277,69 +277,137 @@ impl Class {
         Some(best)
     }
 
-    /// How many nodes were tried in vain, by reason. Told when no node has a cost.
-    pub(super) fn in_vain(&self) -> (impl Iterator<Item = (&Reasons, usize)>, usize) {
-        let told = self.reasons.iter().filter(|(_, n)| *n > 0).map(|(r, n)| (r, *n));
-        (told, self.lacking.len() + self.spared.len())
+    /// Notes how many nodes were tried in vain, by reason. Told when no node has a cost.
+    fn in_vain(&self, outlook: &mut Outlook) {
+        outlook.tried = self.lacking.len() + self.spared.len();
+        outlook.reasons = self.reasons.iter().filter(|(_, n)| *n > 0).cloned().collect();
     }
 }
 
-/// The classes of preemptors that are kept.
+/// Classes that are told apart.
+const ENTRIES_MAX: usize = 8192;
+/// What a look at one node costs, in nanoseconds, measured.
+const LOOK: usize = 250;
+
+/// A class of preemptors.
+#[derive(Debug)]
+struct Entry {
+    spec: Arc<PodSpec>,
+    /// Absent as long as it costs less to look at all nodes by shape.
+    class: Option<Class>,
+    /// Where the changes were when it was last asked about.
+    asked: u64,
+    /// What looks at all nodes cost beyond what following would have, in nanoseconds.
+    credit: usize,
+    used: u64,
+}
+
+/// What is kept for preemptors.
 #[derive(Debug, Default)]
 pub(crate) struct Rooms {
-    classes: Vec<Class>,
+    entries: Vec<Entry>,
     by_spec: Map<Arc<PodSpec>, usize>,
+    roster: Roster,
     tick: u64,
 }
 
 impl Rooms {
     /// The node where room for the pod costs least, of all nodes, looking for the first of equals from row `start` on,
-    /// and the class of the pod as it is now; `None` if plugins have to be asked.
+    /// and else why there is none; `None` if plugins have to be asked.
     pub(super) fn best(
         &mut self,
         ground: Ground<'_>,
         fast: &mut Fast,
         pod: &Pod,
         start: usize,
-    ) -> Option<(Option<usize>, &Class)> {
+    ) -> Option<Outlook> {
         self.tick += 1;
         let mut probe = fast.probe(ground.cluster, &pod.spec)?;
-        let at = match self.by_spec.get(&pod.spec).copied() {
-            Some(at) => at,
+        let at = match self.by_spec.get(&pod.spec) {
+            Some(at) => *at,
+            None => self.add(&pod.spec, ground.cluster.changes().end()),
+        };
+        let by_shape = Roster::knows(&probe, &pod.spec);
+        let Self { entries, roster, tick, .. } = self;
+        let entry = entries.get_mut(at)?;
+        entry.used = *tick;
+        if by_shape && entry.is_seldom(ground, &probe, roster) {
+            roster.catch_up(ground);
+            return roster.look(ground, &mut probe, pod, start);
+        }
+        let mut class = match entry.class.take() {
+            Some(class) => class,
             None => {
                 let class = Class::build(ground, &mut probe, &pod.spec)?;
-                self.add(class, ground.cluster.columns().rows())
+                self.make_room(ground.cluster.columns().rows());
+                class
             }
         };
-        let class = self.classes.get_mut(at)?;
-        class.used = self.tick;
-        if class.catch_up(ground, &mut probe).is_none() {
-            // What it keeps is not to be trusted: the next time it begins anew.
-            class.generation = (0, 0);
-            return None;
-        }
+        // A class that did not catch up is not kept.
+        class.catch_up(ground, &mut probe)?;
         let best = class.best(ground, &mut probe, pod, start)?;
-        Some((best, class))
+        let mut outlook = Outlook { best, ..Outlook::default() };
+        if best.is_none() {
+            class.in_vain(&mut outlook);
+        }
+        self.entries.get_mut(at)?.class = Some(class);
+        Some(outlook)
     }
 
-    fn add(&mut self, class: Class, rows: usize) -> usize {
-        let max = (ROWS_MAX / rows.max(1)).max(CLASSES_MIN);
-        let oldest = self.classes.iter().enumerate().min_by_key(|(_, c)| c.used).map(|(at, _)| at);
-        let spec = Arc::clone(&class.spec);
-        let at = match oldest.filter(|_| self.classes.len() >= max) {
+    fn add(&mut self, spec: &Arc<PodSpec>, asked: u64) -> usize {
+        let entry = Entry { spec: Arc::clone(spec), class: None, asked, credit: 0, used: 0 };
+        let oldest = self.entries.iter().enumerate().min_by_key(|(_, e)| e.used).map(|(at, _)| at);
+        let at = match oldest.filter(|_| self.entries.len() >= ENTRIES_MAX) {
             Some(at) => {
-                if let Some(slot) = self.classes.get_mut(at) {
-                    let old = core::mem::replace(slot, class);
+                if let Some(slot) = self.entries.get_mut(at) {
+                    let old = core::mem::replace(slot, entry);
                     self.by_spec.remove(&old.spec);
                 }
                 at
             }
             None => {
-                self.classes.push(class);
-                self.classes.len() - 1
+                self.entries.push(entry);
+                self.entries.len() - 1
             }
         };
-        self.by_spec.insert(spec, at);
+        self.by_spec.insert(Arc::clone(spec), at);
         at
+    }
+
+    /// Drops what is kept for the class that was not used for longest, if all take too much.
+    fn make_room(&mut self, rows: usize) {
+        let max = (ROWS_MAX / rows.max(1)).max(CLASSES_MIN);
+        let kept = self.entries.iter_mut().filter(|e| e.class.is_some());
+        if kept.count() < max {
+            return;
+        }
+        let kept = self.entries.iter_mut().filter(|e| e.class.is_some());
+        if let Some(oldest) = kept.min_by_key(|e| e.used) {
+            oldest.class = None;
+        }
+    }
+}
+
+impl Entry {
+    /// Whether a look at all nodes by shape costs less than to follow what happened to them since the class was last
+    /// asked about. What is saved counts against making, or making up for, what follows.
+    fn is_seldom(&mut self, ground: Ground<'_>, probe: &Probe<'_>, roster: &Roster) -> bool {
+        let (changes, rows) = (ground.cluster.changes(), ground.cluster.columns().rows());
+        let following = |changes: usize| changes.min(rows).saturating_mul(LOOK);
+        let class = self.class.as_ref().filter(|c| c.generation == probe.generation());
+        let behind = class.and_then(|c| changes.since(c.seen)).map(|c| c.len());
+        let repair = following(behind.unwrap_or(rows));
+        let look = roster.nanos();
+        let since = usize::try_from(changes.end() - self.asked).unwrap_or(usize::MAX);
+        self.asked = changes.end();
+        if repair <= look {
+            return false;
+        }
+        self.credit = self.credit.saturating_add(look.saturating_sub(following(since)));
+        if self.credit >= repair {
+            self.credit = 0;
+            return false;
+        }
+        true
     }
 }
