@@ -130,7 +130,7 @@ impl Design<'_> {
                     identity: name.clone(),
                     leader_election: true,
                     configuration: None,
-                    listen_metrics: None,
+                    listen_metrics: Some(scheduler::METRICS),
                     record: None,
                 }),
             ),

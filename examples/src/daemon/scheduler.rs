@@ -5,10 +5,12 @@ use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use icp_core::base::{Duration, Machine, Time};
 use icp_core::client::Client;
 use icp_sched::config::{ConfigErrors, Registry, SchedulerConfiguration};
+use icp_sched::framework::Stopwatch;
 use icp_sched::machine::{Effect, Event, SchedulerConfig, SchedulerMachine};
 use icp_sched::record::{Recorder, Settings};
 use serde::{Deserialize, Serialize};
@@ -38,7 +40,7 @@ pub struct Config {
 }
 
 /// Where a scheduler that is told nothing else serves its metrics: kube-scheduler's port, on this machine alone.
-const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10_259);
+pub const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10_259);
 /// How long a machine may take to say what it counted.
 const SCRAPE_MAX: Duration = Duration::from_secs(5);
 
@@ -157,6 +159,14 @@ fn record(history: &Mutex<Option<File>>, text: &str) {
     }
 }
 
+/// How long the daemon runs.
+struct Running(Instant);
+impl Stopwatch for Running {
+    fn read(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
 /// Schedules against any client until `stop`.
 ///
 /// # Errors
@@ -170,7 +180,13 @@ pub async fn drive(
 ) -> Result<(), DaemonError> {
     let (history, extenders) = (config.history()?, config.extenders()?);
     let machine = match history {
-        None => Driven::Plain(Box::new(config.machine(seed)?)),
+        None => {
+            let machine = config.machine(seed)?;
+            Driven::Plain(Box::new(match config.listen_metrics {
+                Some(_) => machine.with_stopwatch(Arc::new(Running(Instant::now()))),
+                None => machine,
+            }))
+        }
         Some(_) => {
             let recorder = Recorder::new(&config.settings(seed)?, &Registry::default());
             Driven::Recorded(Box::new(recorder.map_err(|e| config.wrong(e))?))

@@ -26,6 +26,7 @@ mod permit;
 mod plugin;
 mod points;
 mod status;
+mod timing;
 
 pub(crate) use explain::fit_error;
 pub use explain::{Explanation, NodeReport, Verdict};
@@ -37,5 +38,7 @@ pub use permit::{Bind, Permit, WaitingPods};
 pub use plugin::{Check, Cycle, FilterPlan, Plugin, SCORE_MAX, normalize};
 pub use points::{Point, Points};
 pub use status::{Code, Reason, Reasons, Rejected, Rejection};
+pub use timing::Stopwatch;
+pub(crate) use timing::{Ended, FACTOR, FIRST, PluginTimes, Timed, Timings};
 
 pub(crate) use cycle::{Checks, Slot, Survey, survey, survey_some};

@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use icp_core::base::Duration;
+use icp_core::base::{Duration, Time};
 use icp_core::client::{ApiRequest, ObjectKey, RequestId};
 
 use super::{Reason, Rejected};
@@ -42,6 +42,7 @@ pub(crate) struct Waiter {
     pub(crate) node: String,
     /// The plugins that it waits for, with their timers.
     pub(crate) pending: BTreeMap<&'static str, (RequestId, Duration)>,
+    pub(crate) since: Time,
 }
 
 /// The pods that wait for leave, as a plugin sees them.

@@ -9,7 +9,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use icp_core::api::{Object, resources};
-use icp_core::base::Time;
+use icp_core::base::{Duration, Time};
 use icp_core::client::{EventType, ObjectKey, RequestId};
 
 use super::binding::Flight;
@@ -32,6 +32,8 @@ type Answer = Result<ExtenderAnswer, String>;
 pub(super) struct Asking {
     pod: Pod,
     object: Arc<Object>,
+    /// What the clock said when it began.
+    since: Option<Duration>,
     /// Only the node is looked at on which room was made for the pod.
     kept: bool,
     contest: Contest,
@@ -104,6 +106,7 @@ impl SchedulerMachine {
         let mut asking = Asking {
             pod: pod.clone(),
             object,
+            since: self.clock(),
             kept: true,
             contest: Contest::default(),
             next: 0,
@@ -128,7 +131,16 @@ impl SchedulerMachine {
                 (asking.kept, asking.next) = (false, 0);
                 self.ask_for_nodes(now, asking, out);
             }
-            Err(none) => self.nowhere(now, &asking.pod, none, out),
+            Err(none) => {
+                self.extenders_are_through(&asking);
+                self.nowhere(now, &asking.pod, none, out);
+            }
+        }
+    }
+
+    fn extenders_are_through(&mut self, asking: &Asking) {
+        if let Some(took) = self.took(asking.since) {
+            self.metrics.decided(took);
         }
     }
 
@@ -176,12 +188,16 @@ impl SchedulerMachine {
     fn choose(&mut self, now: Time, asking: Asking, out: &mut Vec<Effect>) {
         let totals = asking.totals.as_deref().unwrap_or_default();
         match self.scheduler.best(asking.contest.start, totals) {
-            Some(placement) => self.chosen(now, asking.pod, placement, out),
+            Some(placement) => {
+                self.extenders_are_through(&asking);
+                self.chosen(now, asking.pod, placement, out);
+            }
             None => self.none_left(now, asking, out),
         }
     }
 
     fn none_left(&mut self, now: Time, asking: Asking, out: &mut Vec<Effect>) {
+        self.extenders_are_through(&asking);
         let none = self.scheduler.none_left(asking.contest.rejected);
         self.nowhere(now, &asking.pod, none, out);
         if asking.disturbed {

@@ -52,6 +52,13 @@ pub(super) enum Flight {
     Evict { preemptor: ObjectKey },
 }
 
+impl Flight {
+    /// Whether it is a binding under way.
+    pub(super) const fn is_binding(&self) -> bool {
+        !matches!(self, Self::Prepare { .. } | Self::Evict { .. })
+    }
+}
+
 impl SchedulerMachine {
     pub(super) fn bind(&mut self, now: Time, pod: Pod, node: String, out: &mut Vec<Effect>) {
         if !self.delegate(now, &pod, &node, out) {

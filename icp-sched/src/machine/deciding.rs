@@ -2,16 +2,17 @@
 
 use alloc::collections::BTreeSet;
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 
-use icp_core::base::Time;
+use icp_core::base::{Duration, Time};
 use icp_core::client::EventType;
 
 use super::binding::Flight;
 use super::decision::NoWay;
 use super::driver::SchedulerMachine;
 use super::{Effect, requests};
+use crate::framework::{Ended, Point};
 use crate::model::Pod;
 use crate::{Preemption, Unschedulable};
 
@@ -27,7 +28,7 @@ impl SchedulerMachine {
                 return;
             }
             let Some(pod) = self.queue.pop(now) else { return };
-            self.place(now, pod, out);
+            self.timed(now, pod, out);
             if self.waits_for_extender() {
                 return;
             }
@@ -37,11 +38,37 @@ impl SchedulerMachine {
         }
     }
 
+    /// Decides on a pod, and writes down what plugins took if anybody wants to know.
+    fn timed(&mut self, now: Time, pod: Pod, out: &mut Vec<Effect>) {
+        let Some(timings) = self.timings.clone() else { return self.place(now, pod, out) };
+        let profile = self.scheduler.profile(&pod.scheduler_name).unwrap_or_default().to_string();
+        timings.begin();
+        self.place(now, pod, out);
+        for (point, ended, took) in timings.end() {
+            self.metrics.at_point(point, ended, &profile, took);
+        }
+    }
+
+    /// What the clock says, if there is one.
+    pub(super) fn clock(&self) -> Option<Duration> {
+        self.timings.as_ref().map(|t| t.read())
+    }
+
+    /// How long ago that was.
+    pub(super) fn took(&self, from: Option<Duration>) -> Option<Duration> {
+        Some(self.clock()?.saturating_sub(from?))
+    }
+
     fn place(&mut self, now: Time, pod: Pod, out: &mut Vec<Effect>) {
         if self.ask_extenders(now, &pod, out) {
             return;
         }
-        match self.scheduler.schedule(&pod) {
+        let from = self.clock();
+        let answer = self.scheduler.schedule(&pod);
+        if let Some(took) = self.took(from) {
+            self.metrics.decided(took);
+        }
+        match answer {
             Ok(placement) => self.chosen(now, pod, placement, out),
             Err(none) => self.nowhere(now, &pod, none, out),
         }
@@ -58,7 +85,14 @@ impl SchedulerMachine {
             let way = NoWay { message, plugins, preemption: None, nominated: Some(node) };
             self.rejected(now, pod, way, out);
         } else if !self.bargain(now, pod, &none, out) {
+            let from = self.clock();
             let room = self.scheduler.preempt(pod, &none);
+            if let Some(took) = self.took(from).filter(|_| !matches!(&room, Err(why) if why.is_empty())) {
+                let ended = if room.is_ok() { Ended::Success } else { Ended::Unschedulable };
+                let profile = self.scheduler.profile(&pod.scheduler_name).unwrap_or_default().to_string();
+                self.metrics.looked_for_room(ended, took);
+                self.metrics.at_point(Point::PostFilter, ended, &profile, took);
+            }
             self.settle(now, pod, none, room, out);
         }
     }
@@ -95,7 +129,7 @@ impl SchedulerMachine {
         let NoWay { message, plugins, preemption, nominated } = way;
         let nominated = match (preemption, nominated) {
             (Some(preemption), _) => {
-                self.metrics.preempted(preemption.victims.len());
+                self.metrics.preempted(preemption.victims.len(), preemption.violations);
                 self.make_room(now, pod, &preemption, out);
                 Some(preemption.name)
             }

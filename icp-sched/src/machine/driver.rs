@@ -2,6 +2,7 @@
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -18,7 +19,7 @@ use super::decision::Kept;
 use super::metrics::Metrics;
 use super::noting::Told;
 use super::{Effect, Event, SchedulerConfig};
-use crate::framework::Waiter;
+use crate::framework::{Stopwatch, Timings, Waiter};
 use crate::model::Pod;
 use crate::queue::{Queue, QueueSizes};
 use crate::{Scheduler, SchedulerBuilder, TieBreak};
@@ -55,6 +56,7 @@ pub struct SchedulerMachine {
     /// The preemption that waits for extenders.
     pub(super) bargain: Option<Bargain>,
     pub(super) metrics: Metrics,
+    pub(super) timings: Option<Arc<Timings>>,
     /// Events and conditions, whose answers do not matter.
     pub(super) notes_open: BTreeSet<RequestId>,
     pub(super) events_waiting: VecDeque<Told>,
@@ -113,11 +115,20 @@ impl SchedulerMachine {
             asking: None,
             bargain: None,
             metrics: Metrics::default(),
+            timings: None,
             notes_open: BTreeSet::new(),
             events_waiting: VecDeque::new(),
             more: None,
             decisions: None,
         }
+    }
+
+    /// Counts what decisions and plugins take, by this clock. Each plugin is measured in every tenth decision, and there
+    /// only if it is asked: what is kept from one decision to the next asks no plugin.
+    #[must_use]
+    pub fn with_stopwatch(mut self, clock: Arc<dyn Stopwatch>) -> Self {
+        self.timings = Some(self.scheduler.measure(clock));
+        self
     }
 
     /// The scheduler with what was observed.
@@ -129,7 +140,8 @@ impl SchedulerMachine {
     /// What was counted, in Prometheus' text format.
     #[must_use]
     pub fn metrics(&self) -> String {
-        self.metrics.render(&self.scheduler, &self.queue)
+        let binding = self.flights.values().filter(|f| f.is_binding()).count() + self.preparing.len();
+        self.metrics.render(&self.scheduler, &self.queue, binding, self.timings.as_deref())
     }
 
     /// How many pods wait, and for what.

@@ -1,6 +1,7 @@
 //! Counters with upstream's names (`pkg/scheduler/metrics`).
 //!
-//! Time is an input, so that durations are those between events: what one decision takes is not among them.
+//! Time is an input, so that durations are those between events; what decisions take is among them only if the machine was
+//! given a [`Stopwatch`](crate::framework::Stopwatch).
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -11,12 +12,14 @@ use core::fmt::Write as _;
 use icp_core::base::Duration;
 
 use crate::Scheduler;
+use crate::framework::{Ended, FACTOR, FIRST, Point, Timings};
 use crate::queue::Queue;
 
-/// Values by buckets whose bounds double.
+/// Values by buckets whose bounds grow by a factor.
 #[derive(Clone, Debug)]
 struct Histogram {
     first: f64,
+    factor: f64,
     counts: Vec<u64>,
     sum: f64,
     total: u64,
@@ -25,7 +28,12 @@ struct Histogram {
 impl Histogram {
     /// So many buckets; the first ends at `first`.
     fn new(first: f64, buckets: usize) -> Self {
-        Self { first, counts: alloc::vec![0; buckets], sum: 0.0, total: 0 }
+        Self { first, factor: 2.0, counts: alloc::vec![0; buckets], sum: 0.0, total: 0 }
+    }
+
+    /// What was written down of a plugin.
+    fn of_plugin((counts, total, sum): (Vec<u64>, u64, f64)) -> Self {
+        Self { first: FIRST, factor: FACTOR, counts, sum, total }
     }
 
     fn observe(&mut self, value: f64) {
@@ -37,7 +45,7 @@ impl Histogram {
                 *count += 1;
                 return;
             }
-            bound *= 2.0;
+            bound *= self.factor;
         }
     }
 
@@ -47,7 +55,7 @@ impl Histogram {
         for count in &self.counts {
             below += count;
             line(out, format_args!("{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {below}"));
-            bound *= 2.0;
+            bound *= self.factor;
         }
         line(out, format_args!("{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {}", self.total));
         let braces = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
@@ -76,6 +84,13 @@ pub(super) struct Metrics {
     incoming: BTreeMap<(&'static str, &'static str), u64>,
     preemption_attempts: u64,
     victims: Histogram,
+    violations: u64,
+    /// By result.
+    permit_waits: BTreeMap<&'static str, Histogram>,
+    algorithm: Histogram,
+    points: BTreeMap<(Point, &'static str, String), Histogram>,
+    preemptions: BTreeMap<&'static str, Histogram>,
+    handling: BTreeMap<&'static str, Histogram>,
 }
 
 impl Default for Metrics {
@@ -87,6 +102,12 @@ impl Default for Metrics {
             incoming: BTreeMap::new(),
             preemption_attempts: 0,
             victims: Histogram::new(1.0, 7),
+            violations: 0,
+            permit_waits: BTreeMap::new(),
+            algorithm: Histogram::new(0.001, 15),
+            points: BTreeMap::new(),
+            preemptions: BTreeMap::new(),
+            handling: BTreeMap::new(),
         }
     }
 }
@@ -119,14 +140,80 @@ impl Metrics {
         self.preemption_attempts += 1;
     }
 
-    /// Room was found by evicting so many pods.
-    pub(super) fn preempted(&mut self, victims: usize) {
+    /// Room was found by evicting so many pods, of which so many break a budget.
+    pub(super) fn preempted(&mut self, victims: usize, violations: usize) {
         self.preemption_attempts += 1;
         self.victims.observe(victims as f64);
+        self.violations += violations as u64;
+    }
+
+    /// A pod waited so long for leave.
+    pub(super) fn waited(&mut self, result: &'static str, time: Duration) {
+        let histogram = self.permit_waits.entry(result).or_insert_with(|| Histogram::new(0.001, 15));
+        histogram.observe(time.as_secs_f64());
+    }
+
+    /// A node was found, or none, after so long.
+    pub(super) fn decided(&mut self, took: Duration) {
+        self.algorithm.observe(took.as_secs_f64());
+    }
+
+    /// All plugins of a point took so long.
+    pub(super) fn at_point(&mut self, point: Point, ended: Ended, profile: &str, took: Duration) {
+        let key = (point, ended.as_str(), profile.into());
+        self.points.entry(key).or_insert_with(|| Histogram::new(0.0001, 12)).observe(took.as_secs_f64());
+    }
+
+    /// Victims were looked for.
+    pub(super) fn looked_for_room(&mut self, ended: Ended, took: Duration) {
+        let histogram = self.preemptions.entry(ended.as_str()).or_insert_with(|| Histogram::new(0.001, 16));
+        histogram.observe(took.as_secs_f64());
+    }
+
+    /// Pods that wait were told of an event.
+    pub(super) fn handled(&mut self, event: &'static str, took: Duration) {
+        let histogram = self.handling.entry(event).or_insert_with(|| Histogram::new(0.0001, 12));
+        histogram.observe(took.as_secs_f64());
+    }
+
+    /// What a stopwatch was needed for.
+    fn render_timings(&self, timings: &Timings, out: &mut String) {
+        let name = "scheduler_scheduling_algorithm_duration_seconds";
+        head(out, name, "histogram", "From taking a pod from the queue to finding a node or none.");
+        self.algorithm.render(name, "", out);
+        let name = "scheduler_framework_extension_point_duration_seconds";
+        head(out, name, "histogram", "Latency for running all plugins of a specific extension point.");
+        for ((point, status, profile), histogram) in &self.points {
+            let labels = format!("extension_point=\"{point:?}\",profile={profile:?},status=\"{status}\"");
+            histogram.render(name, &labels, out);
+        }
+        let name = "scheduler_plugin_execution_duration_seconds";
+        head(out, name, "histogram", "Duration for running a plugin at a specific extension point.");
+        for (plugin, point, ended, read) in timings.of_plugins() {
+            let status = ended.as_str();
+            let labels = format!("extension_point=\"{point:?}\",plugin={plugin:?},status=\"{status}\"");
+            Histogram::of_plugin(read).render(name, &labels, out);
+        }
+        let name = "scheduler_preemption_evaluation_duration_seconds";
+        head(out, name, "histogram", "Duration in seconds for identifying the target preemption victims.");
+        for (result, histogram) in &self.preemptions {
+            histogram.render(name, &format!("preemptor=\"pod\",result=\"{result}\""), out);
+        }
+        let name = "scheduler_event_handling_duration_seconds";
+        head(out, name, "histogram", "Event handling latency in seconds.");
+        for (event, histogram) in &self.handling {
+            histogram.render(name, &format!("event=\"{event}\""), out);
+        }
     }
 
     /// All of it, and what the scheduler and the queue hold now.
-    pub(super) fn render(&self, scheduler: &Scheduler, queue: &Queue) -> String {
+    pub(super) fn render(
+        &self,
+        scheduler: &Scheduler,
+        queue: &Queue,
+        binding: usize,
+        timings: Option<&Timings>,
+    ) -> String {
         let mut out = String::new();
         let name = "scheduler_schedule_attempts_total";
         head(&mut out, name, "counter", "Number of attempts to schedule pods, by the result.");
@@ -169,6 +256,31 @@ impl Metrics {
         let name = "scheduler_preemption_victims";
         head(&mut out, name, "histogram", "Number of selected preemption victims.");
         self.victims.render(name, "", &mut out);
+        let name = "scheduler_preemption_pdb_violations_total";
+        head(
+            &mut out,
+            name,
+            "counter",
+            "Total number of pod disruption budget violations caused by preemption.",
+        );
+        line(&mut out, format_args!("{name}{{preemptor=\"pod\"}} {}", self.violations));
+        let name = "scheduler_permit_wait_duration_seconds";
+        head(&mut out, name, "histogram", "Duration of waiting on permit.");
+        for (result, histogram) in &self.permit_waits {
+            histogram.render(name, &format!("result=\"{result}\""), &mut out);
+        }
+        // Nothing runs beside the machine; what upstream has a goroutine for is under way here.
+        let name = "scheduler_goroutines";
+        head(
+            &mut out,
+            name,
+            "gauge",
+            "Number of running goroutines split by the work they do such as binding.",
+        );
+        line(&mut out, format_args!("{name}{{operation=\"binding\"}} {binding}"));
+        if let Some(timings) = timings {
+            self.render_timings(timings, &mut out);
+        }
 
         let name = "scheduler_pending_pods";
         head(&mut out, name, "gauge", "Number of pending pods, by the queue type.");
@@ -196,8 +308,7 @@ impl Metrics {
         for ((plugin, profile), n) in by_plugin {
             line(&mut out, format_args!("{name}{{plugin=\"{plugin}\",profile={profile:?}}} {n}"));
         }
-        // Upstream repeats its prefix here.
-        let name = "scheduler_scheduler_cache_size";
+        let name = "scheduler_cache_size";
         head(
             &mut out,
             name,
@@ -221,6 +332,16 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_plugins_take_falls_into_buckets_that_grow_by_half() {
+        let mut out = String::new();
+        let read = (alloc::vec![1, 0, 2], 4, 0.5);
+        Histogram::of_plugin(read).render("x", "", &mut out);
+        let want = "x_bucket{le=\"0.00001\"} 1\nx_bucket{le=\"0.000015000000000000002\"} 1\n\
+                    x_bucket{le=\"0.000022500000000000005\"} 3\nx_bucket{le=\"+Inf\"} 4\nx_sum 0.5\nx_count 4\n";
+        assert_eq!(out, want);
+    }
 
     #[test]
     fn histograms_add_up() {

@@ -22,6 +22,14 @@ const LEAVE_MAX: Duration = Duration::from_secs(15 * 60);
 impl SchedulerMachine {
     /// Pods that it matters to are ready again when their pause is over.
     pub(super) fn happened(&mut self, now: Time, event: ClusterEvent) {
+        let from = self.clock();
+        self.tell_waiting(now, event);
+        if let Some(took) = self.took(from) {
+            self.metrics.handled(event.label(), took);
+        }
+    }
+
+    fn tell_waiting(&mut self, now: Time, event: ClusterEvent) {
         if let Some(asking) = &mut self.asking {
             asking.disturbed = true;
         }
@@ -138,7 +146,7 @@ impl SchedulerMachine {
                     self.timers.set(timer, now + time);
                     pending.insert(plugin, (timer, time));
                 }
-                self.waiters.insert(pod.key.clone(), Waiter { pod, node, pending });
+                self.waiters.insert(pod.key.clone(), Waiter { pod, node, pending, since: now });
             }
         }
         for (key, plugin) in leave.allowed {
@@ -159,6 +167,7 @@ impl SchedulerMachine {
             && let Some(waiter) = self.waiters.remove(key)
             && self.leading(now).is_some()
         {
+            self.metrics.waited("Success", now.since(waiter.since));
             self.go_on(now, waiter.pod, waiter.node, out);
         }
     }
@@ -174,7 +183,8 @@ impl SchedulerMachine {
     ) {
         let Some(waiter) = self.waiters.get(key) else { return };
         let Some(plugin) = waiter.pending.keys().copied().find(|p| *p == plugin) else { return };
-        let pod = waiter.pod.clone();
+        let (pod, since) = (waiter.pod.clone(), waiter.since);
+        self.metrics.waited("Unschedulable", now.since(since));
         self.not_there(now, &pod, &Rejected::unschedulable(Cow::Owned(reason)).by(plugin), out);
     }
 
@@ -182,9 +192,10 @@ impl SchedulerMachine {
     pub(super) fn permit_timed_out(&mut self, now: Time, id: RequestId, out: &mut Vec<Effect>) -> bool {
         let late = self.waiters.values().find_map(|w| {
             let (plugin, (_, time)) = w.pending.iter().find(|(_, (timer, _))| *timer == id)?;
-            Some((w.pod.clone(), *plugin, *time))
+            Some((w.pod.clone(), *plugin, *time, w.since))
         });
-        let Some((pod, plugin, time)) = late else { return false };
+        let Some((pod, plugin, time, since)) = late else { return false };
+        self.metrics.waited("Unschedulable", now.since(since));
         let reason = format!("rejected due to timeout after waiting {time:?} at plugin {plugin}");
         self.not_there(now, &pod, &Rejected::unschedulable(reason).by(plugin), out);
         true

@@ -1,6 +1,7 @@
 pub(crate) mod api;
 mod extend;
 mod extenders;
+mod timing;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
@@ -196,8 +197,8 @@ fn what_happens_is_counted() {
         "scheduler_queue_incoming_pods_total{event=\"ScheduleAttemptFailure\",queue=\"unschedulable\"} 1",
         "scheduler_pending_pods{queue=\"unschedulable\"} 1",
         "scheduler_unschedulable_pods{plugin=\"NodeResourcesFit\",profile=\"default-scheduler\"} 1",
-        "scheduler_scheduler_cache_size{type=\"nodes\"} 1",
-        "scheduler_scheduler_cache_size{type=\"pods\"} 2",
+        "scheduler_cache_size{type=\"nodes\"} 1",
+        "scheduler_cache_size{type=\"pods\"} 2",
         "scheduler_preemption_attempts_total 1",
         "scheduler_pod_scheduling_sli_duration_seconds_count{attempts=\"1\"} 2",
         "# TYPE scheduler_scheduling_attempt_duration_seconds histogram",

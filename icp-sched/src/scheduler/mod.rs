@@ -11,6 +11,7 @@ mod nominated;
 mod preempt;
 mod profile;
 mod ties;
+mod timing;
 mod whatif;
 
 pub use builder::SchedulerBuilder;
