@@ -4,6 +4,7 @@
 //! functions over `serde_json::Value` that the API server sequences: decode, default, validate, patch, apply,
 //! print, describe.
 
+pub(crate) mod budget;
 mod field_error;
 mod gvk;
 mod object;

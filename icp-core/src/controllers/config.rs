@@ -5,8 +5,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{
-    Controller, daemonset, deployment, endpointslice, gc, job, namespace, node, podgc, replicaset,
-    serviceaccount, statefulset,
+    Controller, daemonset, deployment, disruption, endpointslice, gc, job, namespace, node, podgc,
+    replicaset, serviceaccount, statefulset,
 };
 use crate::api::{Gvr, table};
 use crate::client::LeaderElectorConfig;
@@ -88,6 +88,8 @@ impl ManagerConfig {
         let mut controllers: Vec<Box<dyn Controller>> = alloc::vec![
             Box::new(daemonset::DaemonSets),
             Box::new(deployment::Deployments),
+            Box::new(disruption::DisruptionBudgets::new(self.resources.clone())),
+            Box::new(disruption::StaleDisruptions),
             Box::new(endpointslice::EndpointSlices),
             Box::new(endpointslice::Endpoints),
             Box::new(gc::GarbageCollector::new(self.resources.clone())),

@@ -12,7 +12,7 @@ use super::graph::{Graph, Node};
 use crate::api::{Gvr, Object, OwnerReference, reason, resources};
 use crate::base::{Duration, Rng, Time};
 use crate::client::{ApiError, ApiRequest, Delta, ObjectKey, Operation, Propagation, Reply};
-use crate::controllers::support::custom_resource;
+use crate::controllers::support::owner_resource;
 use crate::controllers::{Action, Cache, Controller, Plan, ResourceKind};
 
 const FOREGROUND: &str = "foregroundDeletion";
@@ -64,23 +64,6 @@ impl GarbageCollector {
         Self { resources, graph: Graph::default(), verified: BTreeMap::new() }
     }
 
-    fn kind_of(&self, cache: &Cache, owner: &OwnerReference) -> Option<ResourceKind> {
-        let (group, version) = owner.api_version.split_once('/').unwrap_or(("", &owner.api_version));
-        let of_group = |r: &ResourceKind| r.kind == owner.kind && r.gvr.group == group;
-        let custom = cache.store(&resources::CUSTOM_RESOURCE_DEFINITIONS);
-        let mut kind = self
-            .resources
-            .iter()
-            .find(|r| of_group(r))
-            .cloned()
-            .or_else(|| custom.iter().filter_map(|d| custom_resource(d)).find(of_group))?;
-        // The object is the same in whatever version the reference names.
-        if kind.gvr.version != version {
-            kind.gvr.version = String::from(version).into();
-        }
-        Some(kind)
-    }
-
     fn standing(&self, now: Time, cache: &Cache, item: &Node, owner: &OwnerReference) -> Owner {
         if let Some(node) = self.graph.node(&owner.uid) {
             let waits = node.object.is_terminating() && has(&node.object, FOREGROUND);
@@ -91,7 +74,7 @@ impl GarbageCollector {
             Some(Verified::PresentUntil(until)) if now < *until => return Owner::Solid,
             _ => {}
         }
-        let Some(kind) = self.kind_of(cache, owner) else { return Owner::NoKind };
+        let Some(kind) = owner_resource(&self.resources, cache, owner) else { return Owner::NoKind };
         let namespace = if kind.namespaced { item.object.metadata.namespace.as_str() } else { "" };
         if kind.namespaced && namespace.is_empty() {
             return Owner::NoKind;

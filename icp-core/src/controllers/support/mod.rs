@@ -22,7 +22,7 @@ pub(crate) use pods::{
     Availability, PodPhase, PodView, availability, deletion_order, disruption_target, fail_pod, is_active,
     is_ready, node_ranks, pod_from_template,
 };
-pub(crate) use resources::custom_resource;
+pub(crate) use resources::{custom_resource, owner_resource};
 
 use crate::api::{Object, OwnerReference, labels::Selector};
 use crate::base::Rng;

@@ -15,12 +15,21 @@ pub(crate) enum IntOrPercent {
 impl IntOrPercent {
     /// The number, of `total` if it is a percentage (`GetScaledValueFromIntOrPercent`); 0 if it is neither.
     pub(crate) fn scaled(&self, total: i64, round_up: bool) -> i64 {
+        self.checked(total, round_up).unwrap_or(0)
+    }
+
+    /// The same, or nothing if it is neither.
+    pub(crate) fn checked(&self, total: i64, round_up: bool) -> Option<i64> {
         match self {
-            Self::Int(n) => *n,
+            Self::Int(n) => Some(*n),
             Self::Percent(text) => {
-                let percent = text.strip_suffix('%').and_then(|p| p.parse::<i64>().ok()).unwrap_or(0);
+                let percent = text.strip_suffix('%')?.parse::<i64>().ok()?;
                 let product = percent.saturating_mul(total);
-                if round_up { product.saturating_add(99).div_euclid(100) } else { product.div_euclid(100) }
+                Some(if round_up {
+                    product.saturating_add(99).div_euclid(100)
+                } else {
+                    product.div_euclid(100)
+                })
             }
         }
     }

@@ -4,8 +4,8 @@ use alloc::string::String;
 
 use serde_json::Value;
 
-use crate::api::{Gvr, Object};
-use crate::controllers::ResourceKind;
+use crate::api::{Gvr, Object, OwnerReference, resources};
+use crate::controllers::{Cache, ResourceKind};
 
 /// The resource that a custom resource definition defines, in its storage version, once it is established.
 pub(crate) fn custom_resource(definition: &Object) -> Option<ResourceKind> {
@@ -22,4 +22,25 @@ pub(crate) fn custom_resource(definition: &Object) -> Option<ResourceKind> {
         kind: text("/spec/names/kind")?,
         namespaced: definition.str_at("/spec/scope") == "Namespaced",
     })
+}
+
+/// The resource of an owner, in the version that the reference names: one of `known`, or a custom one.
+pub(crate) fn owner_resource(
+    known: &[ResourceKind],
+    cache: &Cache,
+    owner: &OwnerReference,
+) -> Option<ResourceKind> {
+    let (group, version) = owner.api_version.split_once('/').unwrap_or(("", &owner.api_version));
+    let of_group = |r: &ResourceKind| r.kind == owner.kind && r.gvr.group == group;
+    let custom = cache.store(&resources::CUSTOM_RESOURCE_DEFINITIONS);
+    let mut kind = known
+        .iter()
+        .find(|r| of_group(r))
+        .cloned()
+        .or_else(|| custom.iter().filter_map(|d| custom_resource(d)).find(of_group))?;
+    // The object is the same in whatever version the reference names.
+    if kind.gvr.version != version {
+        kind.gvr.version = String::from(version).into();
+    }
+    Some(kind)
 }
