@@ -58,12 +58,7 @@ pub(super) fn validate(info: &ResourceInfo, object: &Value, out: &mut Vec<FieldE
         "PersistentVolume" => volume(object, out),
         "PersistentVolumeClaim" => claim(object, out),
         "PodDisruptionBudget" => {
-            let spec = object.get("spec").unwrap_or(&Value::Null);
-            if spec.get("minAvailable").is_some() && spec.get("maxUnavailable").is_some() {
-                let detail = "minAvailable and maxUnavailable cannot be both set";
-                out.push(FieldError::invalid("spec", spec.clone(), detail));
-            }
-            workloads::selector(spec.get("selector"), "spec.selector", out);
+            workloads::disruption_budget(object.get("spec").unwrap_or(&Value::Null), out);
         }
         "HorizontalPodAutoscaler" => {
             let spec = object.get("spec").unwrap_or(&Value::Null);

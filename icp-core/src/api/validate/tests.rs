@@ -226,6 +226,36 @@ fn others() {
 }
 
 #[test]
+fn disruption_budgets() {
+    let budget = |spec: Value| check("policy", "v1", "poddisruptionbudgets", json!({ "spec": spec }));
+    for good in
+        [json!({}), json!({"minAvailable": 0}), json!({"maxUnavailable": "100%"}), json!({"selector": {}})]
+    {
+        assert!(budget(good.clone()).is_empty(), "{good}");
+    }
+    assert_eq!(
+        budget(json!({"minAvailable": -1})),
+        ["spec.minAvailable: Invalid value: -1: must be greater than or equal to 0"]
+    );
+    assert_eq!(
+        budget(json!({"maxUnavailable": "101%"})),
+        ["spec.maxUnavailable: Invalid value: \"101%\": must not be greater than 100%"]
+    );
+    let fault = &budget(json!({"maxUnavailable": "many"}))[0];
+    assert!(
+        fault.starts_with("spec.maxUnavailable: Invalid value: \"many\": a valid percent string"),
+        "{fault}"
+    );
+    assert!(budget(json!({"minAvailable": 1, "maxUnavailable": 1}))[0].ends_with("cannot be both set"));
+    assert_eq!(
+        budget(json!({"unhealthyPodEvictionPolicy": "Never"})),
+        [
+            "spec.unhealthyPodEvictionPolicy: Unsupported value: \"Never\": supported values: \"AlwaysAllow\", \"IfHealthyBudget\""
+        ]
+    );
+}
+
+#[test]
 fn updates() {
     let run = |group: &str, version: &str, resource: &str, new: Value, old: Value| -> Vec<String> {
         let info = table::find(group, version, resource).unwrap();

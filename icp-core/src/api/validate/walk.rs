@@ -70,6 +70,7 @@ const VALUES: &[(&str, &str, &[&str])] = &[
     ("v1.JobSpec", "completionMode", &["Indexed", "NonIndexed"]),
     ("v1.JobSpec", "podReplacementPolicy", &["Failed", "TerminatingOrFailed"]),
     ("v1.CronJobSpec", "concurrencyPolicy", &["Allow", "Forbid", "Replace"]),
+    ("v1.PodDisruptionBudgetSpec", "unhealthyPodEvictionPolicy", &["AlwaysAllow", "IfHealthyBudget"]),
     ("v1.PersistentVolumeSpec", "persistentVolumeReclaimPolicy", &["Delete", "Recycle", "Retain"]),
     ("v1.PersistentVolumeSpec", "volumeMode", &["Block", "Filesystem"]),
     ("v1.PersistentVolumeSpec", "accessModes", ACCESS_MODES),

@@ -110,6 +110,22 @@ fn portion(value: Option<&Value>, path: &str, out: &mut Vec<FieldError>) -> Opti
     }
 }
 
+/// What a disruption budget asks for.
+pub(super) fn disruption_budget(spec: &Value, out: &mut Vec<FieldError>) {
+    if spec.get("minAvailable").is_some() && spec.get("maxUnavailable").is_some() {
+        let detail = "minAvailable and maxUnavailable cannot be both set";
+        out.push(FieldError::invalid("spec", spec.clone(), detail));
+    }
+    for field in ["minAvailable", "maxUnavailable"] {
+        let (value, path) = (spec.get(field), join("spec", field));
+        let number = portion(value, &path, out);
+        if let Some(text) = value.and_then(Value::as_str).filter(|_| number.is_some_and(|n| n > 100)) {
+            out.push(FieldError::invalid(path, text, "must not be greater than 100%"));
+        }
+    }
+    selector(spec.get("selector"), "spec.selector", out);
+}
+
 fn rolling(strategy: &Value, path: &str, out: &mut Vec<FieldError>) {
     let Some(r) = strategy.get("rollingUpdate") else { return };
     if text(strategy, "type") == "Recreate" {
