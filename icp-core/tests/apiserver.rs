@@ -294,6 +294,42 @@ fn custom_resources_are_served_as_soon_as_they_are_defined() {
 }
 
 #[test]
+fn custom_resources_are_scaled_where_their_definition_says() {
+    let s = Server::new();
+    let path = "/apis/example.com/v1/namespaces/default/gamesets";
+    let scale = json!({"specReplicasPath":".spec.size.pods","statusReplicasPath":".status.pods","labelSelectorPath":".status.selector"});
+    let definition = json!({"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition",
+        "metadata":{"name":"gamesets.example.com"},
+        "spec":{"group":"example.com","scope":"Namespaced","names":{"plural":"gamesets","kind":"GameSet"},
+        "versions":[{"name":"v1","served":true,"storage":true,"subresources":{"scale":scale},
+            "schema":{"openAPIV3Schema":{"type":"object","x-kubernetes-preserve-unknown-fields":true}}}]}});
+    assert_eq!(s.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &definition).0, 201);
+    let set = |name: &str, spec: Value| {
+        json!({"apiVersion":"example.com/v1","kind":"GameSet","metadata":{"name":name},"spec":spec,
+            "status":{"pods":1,"selector":"app=game"}})
+    };
+    assert_eq!(s.post(path, &set("g", json!({"size":{"pods":3}}))).0, 201);
+    let (code, got) = s.get(&format!("{path}/g/scale"));
+    assert_eq!(
+        (code, &got["spec"], &got["status"]),
+        (200, &json!({"replicas":3}), &json!({"replicas":1,"selector":"app=game"})),
+        "{got}"
+    );
+    let (code, got) = s.merge(&format!("{path}/g/scale"), &json!({"spec":{"replicas":5}}));
+    assert_eq!((code, got["spec"]["replicas"].as_i64()), (200, Some(5)), "{got}");
+    assert_eq!(s.get(&format!("{path}/g")).1["spec"], json!({"size":{"pods":5}}));
+    assert_eq!(s.post(path, &set("none", json!({}))).0, 201);
+    let (code, refused) = s.get(&format!("{path}/none/scale"));
+    assert_eq!(code, 500);
+    assert!(
+        refused["message"]
+            .as_str()
+            .unwrap()
+            .ends_with("the spec replicas field \".spec.size.pods\" does not exist")
+    );
+}
+
+#[test]
 fn a_definition_goes_after_its_objects() {
     let s = Server::new();
     let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";

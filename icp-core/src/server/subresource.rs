@@ -34,13 +34,18 @@ fn selector_text(selector: &Value) -> String {
     parsed.map(|s| s.to_string()).unwrap_or_default()
 }
 
+/// The JSON pointer of a path such as `.spec.replicas`.
+fn pointer(path: &str) -> String {
+    path.replace('.', "/")
+}
+
 impl Context {
     pub(super) async fn subresource(mut self, request: Request<Bytes>) -> Result<Response<Body>, Status> {
         let body = request.body().clone();
         let (kind, sub, verb) = (self.info.kind.clone(), self.request.subresource.clone(), self.request.verb);
         match (kind.as_str(), sub.as_str(), verb) {
             (_, "scale", "get") => {
-                let scale = self.scale_of(&self.current().await?);
+                let scale = self.scale_of(&self.current().await?)?;
                 Ok(self.respond_value(200, &scale))
             }
             (_, "scale", _) => self.write_scale(&body).await,
@@ -72,25 +77,38 @@ impl Context {
     }
 
     /// `autoscaling/v1 Scale` of an object.
-    fn scale_of(&self, object: &Value) -> Value {
+    fn scale_of(&self, object: &Value) -> Result<Value, Status> {
         let meta =
             |field: &str| object.pointer(&format!("/metadata/{field}")).cloned().unwrap_or(Value::Null);
-        let number = |p: &str| object.pointer(p).and_then(Value::as_i64).unwrap_or(0);
-        let selector = object.pointer("/spec/selector").map(selector_text).unwrap_or_default();
-        json!({
+        let number = |p: &str| object.pointer(p).and_then(Value::as_i64);
+        let (wanted, current, selector) = match &self.info.scale_paths {
+            None => {
+                let selector = object.pointer("/spec/selector").map(selector_text).unwrap_or_default();
+                (number("/spec/replicas").unwrap_or(0), number("/status/replicas"), selector)
+            }
+            Some(paths) => {
+                let path = &paths.spec_replicas;
+                let wanted = number(&pointer(path)).ok_or_else(|| {
+                    failure::internal(format!("the spec replicas field {path:?} does not exist"))
+                })?;
+                let selector = object.pointer(&pointer(&paths.label_selector)).and_then(Value::as_str);
+                (wanted, number(&pointer(&paths.status_replicas)), selector.unwrap_or("").into())
+            }
+        };
+        Ok(json!({
             "kind": "Scale", "apiVersion": "autoscaling/v1",
             "metadata": {
                 "name": meta("name"), "namespace": meta("namespace"), "uid": meta("uid"),
                 "resourceVersion": meta("resourceVersion"), "creationTimestamp": meta("creationTimestamp"),
             },
-            "spec": { "replicas": number("/spec/replicas") },
-            "status": { "replicas": number("/status/replicas"), "selector": selector },
-        })
+            "spec": { "replicas": wanted },
+            "status": { "replicas": current.unwrap_or(0), "selector": selector },
+        }))
     }
 
     async fn write_scale(&mut self, body: &[u8]) -> Result<Response<Body>, Status> {
         let scale = if self.request.verb == "patch" {
-            let before = self.scale_of(&self.current().await?);
+            let before = self.scale_of(&self.current().await?)?;
             match self.decode_patch(body)? {
                 Change::Patch(PatchKind::Json, p) => patch::json(&before, &p).map_err(|e| e.to_status())?,
                 Change::Patch(_, p) => {
@@ -119,9 +137,14 @@ impl Context {
             return Err(invalid(&self.info, &self.request.name, &[error]));
         }
         let version = codec::meta_str(&scale, "resourceVersion").to_string();
+        let path = match &self.info.scale_paths {
+            Some(paths) => paths.spec_replicas.clone(),
+            None => ".spec.replicas".into(),
+        };
         let change = Change::With(Box::new(move |old| {
             let mut new = old.clone();
-            set_at(&mut new, &["spec", "replicas"], replicas);
+            let path: Vec<&str> = path.split('.').skip(1).collect();
+            set_at(&mut new, &path, replicas);
             if !version.is_empty() {
                 set_at(&mut new, &["metadata", "resourceVersion"], version.as_str());
             }
@@ -130,7 +153,7 @@ impl Context {
         // Admission and generations are those of the object.
         let written = self.change(&change).await?;
         let object = codec::decode(&written.stored, written.revision)?;
-        Ok(self.respond_value(200, &self.scale_of(&object)))
+        Ok(self.respond_value(200, &self.scale_of(&object)?))
     }
 
     /// Replaces `spec.finalizers` of a namespace; without any, and marked for deletion, it goes.

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use serde_json::Value;
 
-use super::{ResourceInfo, SchemaSource, Strategy, SubresourceInfo, rows, words};
+use super::{ResourceInfo, ScalePaths, SchemaSource, Strategy, SubresourceInfo, rows, words};
 use crate::api::{Gvk, Gvr};
 
 fn text<'v>(value: &'v Value, pointer: &str) -> &'v str {
@@ -53,9 +53,14 @@ pub fn from_crd(crd: &Value) -> Vec<ResourceInfo> {
                 kind: kind.clone().into(),
             };
             let status = v.pointer("/subresources/status").is_some_and(|s| !s.is_null());
-            let scale = v.pointer("/subresources/scale").is_some_and(|s| !s.is_null());
+            let path = |scale: &Value, field: &str| text(scale, &format!("/{field}")).to_string();
+            let scale_paths = v.pointer("/subresources/scale").filter(|s| !s.is_null()).map(|s| ScalePaths {
+                spec_replicas: path(s, "specReplicasPath"),
+                status_replicas: path(s, "statusReplicasPath"),
+                label_selector: path(s, "labelSelectorPath"),
+            });
             let mut subresources = Vec::new();
-            if scale {
+            if scale_paths.is_some() {
                 subresources.push(sub("scale", Gvk::new("autoscaling", "v1", "Scale")));
             }
             if status {
@@ -97,6 +102,7 @@ pub fn from_crd(crd: &Value) -> Vec<ResourceInfo> {
                 selectable_fields: selectable
                     .map(|f| text(f, "/jsonPath").trim_start_matches('.').to_string())
                     .collect(),
+                scale_paths,
             }
         })
         .collect()

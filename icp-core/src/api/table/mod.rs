@@ -63,6 +63,19 @@ pub struct ResourceInfo {
     pub printer_columns: Vec<Value>,
     /// `selectableFields` of a custom resource, without the leading dot.
     pub selectable_fields: Vec<String>,
+    /// Where a custom resource keeps what its `scale` subresource shows; without, where built-in ones do.
+    pub scale_paths: Option<ScalePaths>,
+}
+
+/// `spec.versions[].subresources.scale` of a definition; paths are of the form `.spec.replicas`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScalePaths {
+    /// `specReplicasPath`.
+    pub spec_replicas: String,
+    /// `statusReplicasPath`.
+    pub status_replicas: String,
+    /// `labelSelectorPath`, of a selector in its text form; may be empty.
+    pub label_selector: String,
 }
 
 /// Where a resource's schema stands.
@@ -244,6 +257,7 @@ fn info(row: &rows::Row) -> ResourceInfo {
         },
         printer_columns: Vec::new(),
         selectable_fields: Vec::new(),
+        scale_paths: None,
     }
 }
 
