@@ -1,5 +1,5 @@
 //! The eviction subresource of pods, with disruption budgets.
-#![expect(clippy::indexing_slicing, reason = "test code")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code outside of a test function")]
 
 mod server;
 
