@@ -17,6 +17,15 @@ pub struct Seat {
     pub placement: Placement,
 }
 
+/// The pods of a gang that have a place, and those beyond its minimum for which there is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seats {
+    /// Where pods go.
+    pub seats: Vec<Seat>,
+    /// Pods that find no node, and why.
+    pub unplaced: Vec<Unplaced>,
+}
+
 /// Why a gang is not placed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -41,7 +50,7 @@ pub enum GangError {
 
 impl Scheduler {
     /// Places pods one after the other, in this order, and holds to it if at least `min` of them find a node; pods beyond
-    /// that which find none are left out. Otherwise all is as it was before, draws of ties and kept room as well.
+    /// that which find none are told. Otherwise all is as it was before, draws of ties and kept room as well.
     ///
     /// A pod goes where it would go alone: that a gang is refused does not prove that no arrangement of it fits. Nothing
     /// is evicted.
@@ -52,8 +61,9 @@ impl Scheduler {
         &mut self,
         pods: impl IntoIterator<Item = Pod>,
         min: usize,
-    ) -> Result<Vec<Seat>, GangError> {
+    ) -> Result<Seats, GangError> {
         let ties = self.ties();
+        let mut refused = None;
         let mut kept: Vec<(Pod, String)> = Vec::new();
         let (mut seats, mut unplaced): (Vec<Seat>, Vec<Unplaced>) = (Vec::new(), Vec::new());
         let mut fault = None;
@@ -62,7 +72,7 @@ impl Scheduler {
                 fault = Some(GangError::Placed(pod.key));
                 break;
             }
-            match self.schedule(&pod) {
+            match self.schedule_next(&pod, &mut refused) {
                 Ok(placement) => {
                     if let Some(node) = self.nominated_node(&pod.key) {
                         kept.push((pod.clone(), node.into()));
@@ -74,7 +84,7 @@ impl Scheduler {
             }
         }
         if fault.is_none() && seats.len() >= min {
-            return Ok(seats);
+            return Ok(Seats { seats, unplaced });
         }
         for seat in &seats {
             self.forget(&seat.pod.key);

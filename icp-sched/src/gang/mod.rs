@@ -22,7 +22,7 @@
 //! gangs.arrive(Time::ZERO, &group, Pod::new("b", spec));
 //! assert_eq!(gangs.ready(), [group.clone()]);
 //! let placed = gangs.decide(Time::ZERO, &group, &mut scheduler).unwrap();
-//! assert_eq!(placed.len(), 2);
+//! assert_eq!(placed.seats.len(), 2);
 //! ```
 //!
 //! [`Scheduler::schedule_gang`]: crate::Scheduler::schedule_gang
@@ -33,6 +33,6 @@ mod object;
 mod tests;
 mod waiting;
 
-pub use decide::{GangError, Seat};
+pub use decide::{GangError, Seat, Seats};
 pub use object::{group_of, min_count};
 pub use waiting::Gangs;

@@ -67,7 +67,9 @@ fn a_refused_gang_leaves_kept_room_and_draws_as_they_were() {
         s.assume(next.clone(), placement.node);
         twin.assume(next, other.node);
     }
-    assert_eq!(s.schedule_gang(gang, 2).unwrap().len(), 2);
+    let placed = s.schedule_gang(gang, 2).unwrap();
+    assert_eq!(placed.seats.len(), 2);
+    assert_eq!(placed.unplaced[0].pod.name, "b");
 }
 
 #[test]
@@ -115,7 +117,7 @@ proptest! {
                     let min = gangs.ready().contains(&group);
                     let before = seen(&s);
                     match gangs.decide(Time::ZERO, &group, &mut s) {
-                        Ok(seats) => {
+                        Ok(Seats { seats, .. }) => {
                             prop_assert!(min);
                             for seat in &seats {
                                 let number = seat.pod.key.name.trim_start_matches(&alloc::format!("g{g}-p")).parse().unwrap();

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use icp_core::base::{Duration, Time};
 use icp_core::client::ObjectKey;
 
-use super::{GangError, Seat};
+use super::{GangError, Seats};
 use crate::Scheduler;
 use crate::model::Pod;
 
@@ -41,7 +41,8 @@ impl Gangs {
         Self { groups: BTreeMap::new(), timeout }
     }
 
-    /// Writes how many pods of a group have to be placed at once; `None` when the group is gone.
+    /// Writes how many pods of a group have to be placed at once; 0 if they are placed one by one (the policy `basic`), and
+    /// `None` when the group is gone.
     pub fn set_group(&mut self, group: &ObjectKey, min: Option<usize>) {
         self.change(group, |g| g.min = min);
     }
@@ -94,6 +95,17 @@ impl Gangs {
         self.groups.get(group).map_or((0, 0), |g| (g.waiting.len(), g.placed.len()))
     }
 
+    /// Whether a group can be decided on: pods of it wait, and enough of them are there.
+    #[must_use]
+    pub fn is_ready(&self, group: &ObjectKey) -> bool {
+        self.groups.get(group).is_some_and(Group::is_complete)
+    }
+
+    /// The pods of a group that wait.
+    pub fn waiting(&self, group: &ObjectKey) -> impl Iterator<Item = &Pod> {
+        self.groups.get(group).into_iter().flat_map(|g| g.waiting.values())
+    }
+
     /// The groups that can be decided on: enough of their pods are there.
     #[must_use]
     pub fn ready(&self) -> Vec<ObjectKey> {
@@ -110,19 +122,19 @@ impl Gangs {
         now: Time,
         key: &ObjectKey,
         scheduler: &mut Scheduler,
-    ) -> Result<Vec<Seat>, GangError> {
+    ) -> Result<Seats, GangError> {
         let group = self.groups.get_mut(key).filter(|g| g.is_complete());
         let Some(group) = group else { return Err(GangError::Incomplete(key.clone())) };
         let mut pods: Vec<Pod> = group.waiting.values().cloned().collect();
         pods.sort_by_key(|p| (core::cmp::Reverse(p.spec.priority), p.created));
         let min = group.min.unwrap_or(1).saturating_sub(group.placed.len());
-        let seats = scheduler.schedule_gang(pods, min)?;
-        for seat in &seats {
+        let placed = scheduler.schedule_gang(pods, min)?;
+        for seat in &placed.seats {
             group.waiting.remove(&seat.pod.key);
             group.placed.insert(seat.pod.key.clone());
         }
         group.since = if group.waiting.is_empty() { None } else { Some(now) };
-        Ok(seats)
+        Ok(placed)
     }
 
     /// When [`Gangs::overdue`] has to be called next.

@@ -64,6 +64,12 @@ impl SchedulerMachine {
         Some((at, extender.url(verb(extender))))
     }
 
+    /// Whether extenders have a say about the nodes of a pod.
+    pub(super) fn are_extenders_asked(&self, pod: &Object) -> bool {
+        self.asked_from(0, pod, |e| &e.filter_verb).is_some()
+            || self.asked_from(0, pod, |e| &e.prioritize_verb).is_some()
+    }
+
     pub(super) fn call(
         &mut self,
         now: Time,
@@ -98,9 +104,7 @@ impl SchedulerMachine {
             return false;
         }
         let Some(object) = self.object(&pod.key) else { return false };
-        if self.asked_from(0, &object, |e| &e.filter_verb).is_none()
-            && self.asked_from(0, &object, |e| &e.prioritize_verb).is_none()
-        {
+        if !self.are_extenders_asked(&object) {
             return false;
         }
         let mut asking = Asking {

@@ -239,6 +239,7 @@ impl SchedulerMachine {
                 (Outcome::Bound | Outcome::Gone, _) => {
                     self.take_back(now, &pod);
                     self.queue.remove(&pod.key);
+                    self.leave_group(now, &pod);
                 }
                 _ => {
                     let id = self.ids.next_id();
@@ -288,6 +289,7 @@ impl SchedulerMachine {
                 self.take_back(now, &pod);
                 if self.queue.get(&pod.key).is_some_and(|p| p.uid == pod.uid) {
                     self.queue.remove(&pod.key);
+                    self.leave_group(now, &pod);
                 }
             }
             Outcome::Refused => {
@@ -314,15 +316,14 @@ impl SchedulerMachine {
 
     /// The pod is not on the node that it was assumed to be on.
     pub(super) fn take_back(&mut self, now: Time, pod: &Pod) {
-        self.release(&pod.key, &pod.uid);
-        let ours = self.scheduler.cluster().pod(&pod.key).is_some_and(|p| p.uid == pod.uid);
-        if ours && self.scheduler.forget(&pod.key) {
+        if self.unseat(now, pod) {
             self.happened(now, ClusterEvent::PodRemoved);
         }
     }
 
     pub(super) fn on_timer(&mut self, now: Time, id: RequestId, out: &mut Vec<Effect>) {
-        if self.note_ended(now, id, out) {
+        let silence = Err(ApiError::Unreachable("no answer in time".into()));
+        if self.note_ended(now, id, &silence, out) {
             return;
         }
         if let Some(pod) = self.preparing.get(&id).map(|p| p.pod.clone()) {
@@ -342,7 +343,7 @@ impl SchedulerMachine {
             }
             Some(flight) => {
                 self.flights.insert(id, flight);
-                self.on_answer(now, id, &Err(ApiError::Unreachable("no answer in time".into())), out);
+                self.on_answer(now, id, &silence, out);
             }
             None => {}
         }

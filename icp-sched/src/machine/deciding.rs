@@ -23,12 +23,13 @@ impl SchedulerMachine {
         if self.waits_for_extender() || self.leading(now).is_none() || !self.synced() {
             return;
         }
-        for _ in 0..self.config.decisions_max {
+        let mut left = self.config.decisions_max;
+        while left > 0 {
             if self.flights.len() >= self.config.bindings_max {
                 return;
             }
             let Some(pod) = self.queue.pop(now) else { return };
-            self.timed(now, pod, out);
+            left = left.saturating_sub(self.timed(now, pod, out).max(1));
             if self.waits_for_extender() {
                 return;
             }
@@ -38,15 +39,17 @@ impl SchedulerMachine {
         }
     }
 
-    /// Decides on a pod, and writes down what plugins took if anybody wants to know.
-    fn timed(&mut self, now: Time, pod: Pod, out: &mut Vec<Effect>) {
+    /// Decides on a pod or on its gang, and writes down what plugins took if anybody wants to know. Says on how many pods
+    /// it was decided.
+    fn timed(&mut self, now: Time, pod: Pod, out: &mut Vec<Effect>) -> usize {
         let Some(timings) = self.timings.clone() else { return self.place(now, pod, out) };
         let profile = self.scheduler.profile(&pod.scheduler_name).unwrap_or_default().to_string();
         timings.begin();
-        self.place(now, pod, out);
+        let decisions = self.place(now, pod, out);
         for (point, ended, took) in timings.end() {
             self.metrics.at_point(point, ended, &profile, took);
         }
+        decisions
     }
 
     /// What the clock says, if there is one.
@@ -59,9 +62,12 @@ impl SchedulerMachine {
         Some(self.clock()?.saturating_sub(from?))
     }
 
-    fn place(&mut self, now: Time, pod: Pod, out: &mut Vec<Effect>) {
+    fn place(&mut self, now: Time, pod: Pod, out: &mut Vec<Effect>) -> usize {
+        if let Some(gang) = self.gang_of(&pod) {
+            return self.place_gang(now, &gang, &pod, out);
+        }
         if self.ask_extenders(now, &pod, out) {
-            return;
+            return 1;
         }
         let from = self.clock();
         let answer = self.scheduler.schedule(&pod);
@@ -72,6 +78,7 @@ impl SchedulerMachine {
             Ok(placement) => self.chosen(now, pod, placement, out),
             Err(none) => self.nowhere(now, &pod, none, out),
         }
+        1
     }
 
     /// No node will do: room is made, or the pod waits until something happens.

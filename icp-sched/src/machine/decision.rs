@@ -112,7 +112,7 @@ impl SchedulerMachine {
     }
 
     /// Keeps a decision; gives what holds instead.
-    fn told(
+    pub(super) fn told(
         &mut self,
         pod: &Pod,
         result: impl FnOnce() -> Result<String, NoNode>,

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use icp_core::api::Gvr;
-use icp_core::base::{Machine, Rng, Time, TimingWheel};
+use icp_core::base::{Duration, Machine, Rng, Time, TimingWheel};
 use icp_core::client::{
     ClientEvent, EventRecorder, Informer, LeaderElector, ObjectKey, RequestId, RequestIds, Term, block_of,
 };
@@ -16,10 +16,12 @@ use super::asking::Asking;
 use super::bargaining::Bargain;
 use super::binding::{Flight, Preparing};
 use super::decision::Kept;
+use super::gangs::Cohort;
 use super::metrics::Metrics;
 use super::noting::Told;
 use super::{Effect, Event, SchedulerConfig};
 use crate::framework::{Stopwatch, Timings, Waiter};
+use crate::gang::Gangs;
 use crate::model::Pod;
 use crate::queue::{Queue, QueueSizes};
 use crate::{Scheduler, SchedulerBuilder, TieBreak};
@@ -51,6 +53,13 @@ pub struct SchedulerMachine {
     pub(super) waiters: BTreeMap<ObjectKey, Waiter>,
     /// Pods for whose nodes plugins keep reservations.
     pub(super) reserved: BTreeMap<ObjectKey, (Pod, String)>,
+    pub(super) gangs: Gangs,
+    /// Gangs that have nodes, and some of whose pods wait for a plugin's leave.
+    pub(super) cohorts: BTreeMap<ObjectKey, Cohort>,
+    /// Groups whose pods are told at some time what they wait for.
+    pub(super) patience: TimingWheel<ObjectKey>,
+    /// Conditions of groups that are being written, and whether they say that the group is scheduled.
+    pub(super) telling: BTreeMap<RequestId, (ObjectKey, bool)>,
     /// The decision that waits for extenders.
     pub(super) asking: Option<Asking>,
     /// The preemption that waits for extenders.
@@ -112,6 +121,10 @@ impl SchedulerMachine {
             preparing: BTreeMap::new(),
             waiters: BTreeMap::new(),
             reserved: BTreeMap::new(),
+            gangs: Gangs::new(Duration::MAX),
+            cohorts: BTreeMap::new(),
+            patience: TimingWheel::new(),
+            telling: BTreeMap::new(),
             asking: None,
             bargain: None,
             metrics: Metrics::default(),
@@ -199,6 +212,10 @@ impl SchedulerMachine {
         for (pod, node) in core::mem::take(&mut self.reserved).into_values() {
             self.scheduler.unreserve(&pod, &node);
         }
+        self.gangs = Gangs::new(Duration::MAX);
+        self.cohorts.clear();
+        self.patience = TimingWheel::new();
+        self.telling.clear();
         self.notes_open.clear();
         self.events_waiting.clear();
         self.more = None;
@@ -221,7 +238,7 @@ impl SchedulerMachine {
                 self.on_delta(now, &gvr, &delta, out);
             }
         } else if let ClientEvent::Reply { id, result } = event
-            && !self.note_ended(now, *id, out)
+            && !self.note_ended(now, *id, result, out)
         {
             self.on_answer(now, *id, result, out);
         }
@@ -230,6 +247,7 @@ impl SchedulerMachine {
     fn work(&mut self, now: Time, out: &mut Vec<Effect>) {
         self.follow_leadership(now, out);
         if self.term.is_some() {
+            self.settle_gangs(now, out);
             self.pump(now, out);
         }
     }
@@ -290,6 +308,9 @@ impl Machine for SchedulerMachine {
         while let Some(id) = self.timers.pop(now) {
             self.on_timer(now, id, out);
         }
+        while let Some(group) = self.patience.pop(now) {
+            self.patience_ended(now, &group, out);
+        }
         self.work(now, out);
     }
 
@@ -302,6 +323,9 @@ impl Machine for SchedulerMachine {
             && self.flights.len() < self.config.bindings_max
             && self.synced();
         let queue = self.queue.deadline().filter(|_| may);
-        [elector, informers, self.timers.deadline(), queue, self.more].into_iter().flatten().min()
+        [elector, informers, self.timers.deadline(), self.patience.deadline(), queue, self.more]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }

@@ -17,6 +17,7 @@ mod deciding;
 mod decision;
 mod driver;
 mod event;
+mod gangs;
 mod metrics;
 mod noting;
 mod placing;

@@ -6,7 +6,9 @@ use alloc::vec::Vec;
 
 use icp_core::api::{Object, resources};
 use icp_core::base::Time;
-use icp_core::client::{ApiRequest, ClientEffect, EventNote, EventType, ObjectKey, RequestId};
+use icp_core::client::{
+    ApiError, ApiRequest, ClientEffect, EventNote, EventType, ObjectKey, Reply, RequestId,
+};
 
 use super::Effect;
 use super::binding::ANSWER_TIMEOUT;
@@ -34,24 +36,37 @@ impl SchedulerMachine {
 
     /// Writes a condition.
     pub(super) fn note(&mut self, now: Time, request: Option<ApiRequest>, out: &mut Vec<Effect>) {
-        if let Some(request) = request.filter(|_| self.notes_open.len() < NOTES_IN_FLIGHT_MAX) {
+        if let Some(request) = request.filter(|_| self.may_note()) {
             self.send_note(now, request, out);
         }
     }
 
-    fn send_note(&mut self, now: Time, request: ApiRequest, out: &mut Vec<Effect>) {
+    /// Whether a condition would be written now, and not dropped.
+    pub(super) fn may_note(&self) -> bool {
+        self.notes_open.len() < NOTES_IN_FLIGHT_MAX
+    }
+
+    pub(super) fn send_note(&mut self, now: Time, request: ApiRequest, out: &mut Vec<Effect>) -> RequestId {
         let id = self.ids.next_id();
         self.notes_open.insert(id);
         self.timers.set(id, now + ANSWER_TIMEOUT);
         out.push(ClientEffect::Request { id, request }.into());
+        id
     }
 
     /// Whether the request was a condition or an Event; then it is over, and one that waits is sent.
-    pub(super) fn note_ended(&mut self, now: Time, id: RequestId, out: &mut Vec<Effect>) -> bool {
+    pub(super) fn note_ended(
+        &mut self,
+        now: Time,
+        id: RequestId,
+        answer: &Result<Reply, ApiError>,
+        out: &mut Vec<Effect>,
+    ) -> bool {
         if !self.notes_open.remove(&id) {
             return false;
         }
         self.timers.cancel(&id);
+        self.group_told(now, id, answer, out);
         self.send_events(now, out);
         true
     }

@@ -64,6 +64,7 @@ impl SchedulerMachine {
         if let Some(plugin) = self.scheduler.held_back(&pod) {
             pod.gates.push(format!("{HELD}{plugin}"));
         }
+        let joined = self.join(now, &mut pod);
         let (before, key) = (self.queue.place(&pod.key), pod.key.clone());
         let known = self.queue.get(&key).is_some_and(|p| p.uid == pod.uid);
         let rank = self.scheduler.rank(&pod);
@@ -71,6 +72,9 @@ impl SchedulerMachine {
         let after = self.queue.place(&key);
         if let Some(place) = after.filter(|_| !known || before != after) {
             self.metrics.incoming(place, if known { "UnscheduledPodUpdate" } else { "UnscheduledPodAdd" }, 1);
+        }
+        if let Some(joined) = joined {
+            self.joined(now, &key, &joined);
         }
     }
 
@@ -109,6 +113,7 @@ impl SchedulerMachine {
 
     /// Plugins keep no reservation for a pod any more, and it waits for nobody's leave. An empty uid is any.
     pub(super) fn release(&mut self, key: &ObjectKey, uid: &str) {
+        self.drop_member(key, uid, None);
         let ours = |pod: &Pod| uid.is_empty() || pod.uid == uid;
         if self.waiters.get(key).is_some_and(|w| ours(&w.pod))
             && let Some(waiter) = self.waiters.remove(key)
@@ -140,12 +145,7 @@ impl SchedulerMachine {
             Some(rejection) => self.not_taken(now, &pod, &rejection, out),
             None if leave.pending.is_empty() => self.go_on(now, pod, node, out),
             None => {
-                let mut pending = BTreeMap::new();
-                for (plugin, time) in leave.pending {
-                    let (timer, time) = (self.ids.next_id(), time.min(LEAVE_MAX));
-                    self.timers.set(timer, now + time);
-                    pending.insert(plugin, (timer, time));
-                }
+                let pending = self.await_leave(now, leave.pending);
                 self.waiters.insert(pod.key.clone(), Waiter { pod, node, pending, since: now });
             }
         }
@@ -155,6 +155,21 @@ impl SchedulerMachine {
         for (key, plugin, reason) in leave.refused {
             self.refuse(now, &key, plugin, reason.into_owned(), out);
         }
+    }
+
+    /// Sets the time-outs of plugins that keep a pod waiting.
+    pub(super) fn await_leave(
+        &mut self,
+        now: Time,
+        pending: Vec<(&'static str, Duration)>,
+    ) -> BTreeMap<&'static str, (RequestId, Duration)> {
+        let mut timers = BTreeMap::new();
+        for (plugin, time) in pending {
+            let (timer, time) = (self.ids.next_id(), time.min(LEAVE_MAX));
+            self.timers.set(timer, now + time);
+            timers.insert(plugin, (timer, time));
+        }
+        timers
     }
 
     /// A plugin lets a pod go; it is bound when no other plugin keeps it waiting.
@@ -168,7 +183,9 @@ impl SchedulerMachine {
             && self.leading(now).is_some()
         {
             self.metrics.waited("Success", now.since(waiter.since));
-            self.go_on(now, waiter.pod, waiter.node, out);
+            if !self.has_leave(key) {
+                self.go_on(now, waiter.pod, waiter.node, out);
+            }
         }
     }
 
@@ -203,21 +220,31 @@ impl SchedulerMachine {
 
     /// A pod does not get the node that it was given a while ago: its room is free again.
     fn not_there(&mut self, now: Time, pod: &Pod, rejection: &Rejection, out: &mut Vec<Effect>) {
+        self.drop_member(&pod.key, &pod.uid, Some(rejection));
         self.take_back(now, pod);
         self.not_taken(now, pod, rejection, out);
     }
 
     /// A pod does not get the node that it was just given. Nobody saw the room taken, so that nobody is told that it is
     /// free: two such pods would wake each other for ever.
-    fn not_taken(&mut self, now: Time, pod: &Pod, rejection: &Rejection, out: &mut Vec<Effect>) {
-        self.release(&pod.key, &pod.uid);
-        self.scheduler.forget(&pod.key);
+    pub(super) fn not_taken(&mut self, now: Time, pod: &Pod, rejection: &Rejection, out: &mut Vec<Effect>) {
+        self.drop_member(&pod.key, &pod.uid, Some(rejection));
+        self.unseat(now, pod);
         let message = fit_error(1, &[(rejection.clone(), 1)]);
         self.unschedulable(now, pod, [rejection.plugin].into(), message, None, out);
     }
 
+    /// The pod weighs on no node any more; says whether it did.
+    pub(super) fn unseat(&mut self, now: Time, pod: &Pod) -> bool {
+        self.release(&pod.key, &pod.uid);
+        let ours = self.scheduler.cluster().pod(&pod.key).is_some_and(|p| p.uid == pod.uid);
+        let weighed = ours && self.scheduler.forget(&pod.key);
+        self.group_unseated(now, pod);
+        weighed
+    }
+
     /// What must be done before the pod is bound is done, and then it is bound.
-    fn go_on(&mut self, now: Time, pod: Pod, node: String, out: &mut Vec<Effect>) {
+    pub(super) fn go_on(&mut self, now: Time, pod: Pod, node: String, out: &mut Vec<Effect>) {
         let wanted = match self.scheduler.pre_bind(&pod, &node) {
             Ok(requests) => requests,
             Err(rejection) => {

@@ -65,6 +65,33 @@ pub(super) fn not_scheduled(
     Some(on_pod(&ObjectKey::of(object), op).sub("status"))
 }
 
+/// Writes the condition `PodGroupInitiallyScheduled`; nothing if the group says so already, or once said that it was
+/// scheduled: that stays.
+pub(super) fn group_scheduled(
+    now: Time,
+    group: &Object,
+    scheduled: bool,
+    reason: &'static str,
+    message: &str,
+) -> Option<ApiRequest> {
+    const TYPE: &str = "PodGroupInitiallyScheduled";
+    let conditions = group.at("/status/conditions").and_then(Value::as_array);
+    let old = conditions.and_then(|list| list.iter().find(|c| c.get("type") == Some(&json!(TYPE))));
+    let text = |field: &str| old.and_then(|c| c.get(field)).and_then(Value::as_str).unwrap_or("");
+    let (status, before) = (if scheduled { "True" } else { "False" }, text("status"));
+    if before == "True" || (before == status && text("reason") == reason && text("message") == message) {
+        return None;
+    }
+    let since = if before == status { text("lastTransitionTime").into() } else { now.to_rfc3339() };
+    let body = json!({"metadata": {"uid": group.metadata.uid}, "status": {"conditions": [{
+        "type": TYPE, "status": status, "reason": reason, "message": message, "lastTransitionTime": since,
+        "observedGeneration": group.metadata.generation,
+    }]}});
+    let op = Operation::Patch { kind: PatchKind::Strategic, body, field_manager: None, force: false };
+    let meta = &group.metadata;
+    Some(ApiRequest::object(&resources::POD_GROUPS, &meta.namespace, &meta.name, op).sub("status"))
+}
+
 /// Deletes a pod, and no other of that name.
 pub(super) fn evict(victim: &Pod) -> ApiRequest {
     let uid = (!victim.uid.is_empty()).then(|| victim.uid.clone());

@@ -1,6 +1,7 @@
 pub(crate) mod api;
 mod extend;
 mod extenders;
+mod gangs;
 mod timing;
 
 use alloc::collections::{BTreeMap, BTreeSet};

@@ -49,7 +49,7 @@ impl SchedulerMachine {
         for gvr in NEEDS
             .into_iter()
             .chain(SELECTORS.map(|(gvr, _)| gvr))
-            .chain([resources::POD_DISRUPTION_BUDGETS])
+            .chain([resources::POD_DISRUPTION_BUDGETS, resources::POD_GROUPS])
             .chain(STORAGE)
         {
             let rng = self.rng.child("informers").child(&gvr.path(None));
@@ -80,6 +80,7 @@ impl SchedulerMachine {
                     (!matches!(delta, Delta::Deleted(_))).then(|| requests::budget(object)).flatten();
                 self.scheduler.set_budget(ObjectKey::of(object), budget);
             }
+            "podgroups" => self.on_group(now, delta, out),
             "persistentvolumeclaims"
             | "persistentvolumes"
             | "storageclasses"
@@ -218,6 +219,7 @@ impl SchedulerMachine {
         if matches!(delta, Delta::Deleted(_)) || pod.ended {
             self.queue.remove(&key);
             self.release(&key, &pod.uid);
+            self.leave_group(now, &pod);
             let seat = self.scheduler.nominated_node(&key).is_some();
             self.scheduler.clear_nomination(&key);
             if self.scheduler.cluster_mut().remove_pod(&key).is_some() || seat {
@@ -227,6 +229,7 @@ impl SchedulerMachine {
             self.placed(now, &pod);
             self.queue.remove(&key);
             self.scheduler.clear_nomination(&key);
+            self.group_bound(now, &pod, out);
             self.on_bound(now, pod);
         } else if self.scheduler.profile(&pod.scheduler_name).is_some() {
             self.on_pending(now, pod, fault, object, out);
@@ -258,9 +261,10 @@ impl SchedulerMachine {
     ) {
         let assumed = self.scheduler.cluster().pod(&pod.key);
         let known = assumed.or_else(|| self.queue.get(&pod.key));
-        if known.is_some_and(|p| p.uid != pod.uid) {
+        if let Some(old) = known.filter(|p| p.uid != pod.uid).cloned() {
             // Another pod of that name: the one before is gone.
             self.queue.remove(&pod.key);
+            self.leave_group(now, &old);
             self.release(&pod.key, "");
             self.scheduler.clear_nomination(&pod.key);
             if self.scheduler.cluster_mut().remove_pod(&pod.key).is_some() {
@@ -269,6 +273,7 @@ impl SchedulerMachine {
         }
         if pod.spec.terminating {
             self.queue.remove(&pod.key);
+            self.leave_group(now, &pod);
             self.scheduler.clear_nomination(&pod.key);
             return;
         }
@@ -278,6 +283,7 @@ impl SchedulerMachine {
         }
         if let Some(message) = fault {
             self.queue.remove(&pod.key);
+            self.leave_group(now, &pod);
             self.tell(
                 now,
                 object,

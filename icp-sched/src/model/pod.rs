@@ -116,6 +116,8 @@ pub struct Pod {
     pub created: Option<Time>,
     /// When it was started.
     pub started: Option<Time>,
+    /// The PodGroup of its namespace that it belongs to (`spec.schedulingGroup.podGroupName`).
+    pub group: Option<Arc<str>>,
 }
 
 impl Pod {
@@ -123,6 +125,12 @@ impl Pod {
     #[must_use]
     pub fn new(name: &str, spec: Arc<PodSpec>) -> Self {
         Self { key: ObjectKey::new(&spec.namespace, name), spec, ..Self::default() }
+    }
+
+    /// Namespace and name of the PodGroup that it belongs to.
+    #[must_use]
+    pub fn group_key(&self) -> Option<ObjectKey> {
+        self.group.as_ref().map(|name| ObjectKey::new(&self.key.namespace, name))
     }
 
     /// Reads a v1 Pod.
@@ -150,6 +158,7 @@ impl Pod {
             ended: matches!(status.phase.as_str(), "Succeeded" | "Failed"),
             created: object.metadata.creation_timestamp,
             started: status.start_time,
+            group: group_name(object),
             spec: Arc::new(PodSpec::read(object, &spec)?),
         })
     }
@@ -164,6 +173,7 @@ impl Pod {
             node: (!node.is_empty()).then(|| node.into()),
             scheduler_name: object.str_at("/spec/schedulerName").into(),
             ended: matches!(object.str_at("/status/phase"), "Succeeded" | "Failed"),
+            group: group_name(object),
             spec: Arc::new(PodSpec {
                 namespace: object.metadata.namespace.clone(),
                 labels: object.metadata.labels.clone(),
@@ -173,6 +183,11 @@ impl Pod {
             ..Self::default()
         }
     }
+}
+
+fn group_name(pod: &Object) -> Option<Arc<str>> {
+    let name = pod.str_at("/spec/schedulingGroup/podGroupName");
+    (!name.is_empty()).then(|| name.into())
 }
 
 impl PodSpec {

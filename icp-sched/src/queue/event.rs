@@ -1,5 +1,8 @@
 //! What happens in the cluster, and for which rejections it matters.
 
+/// The plugin that holds the pods of a gang back until they can run together.
+pub const GANG_SCHEDULING: &str = "GangScheduling";
+
 /// A change of the cluster that may give a rejected pod a chance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -88,6 +91,8 @@ impl ClusterEvent {
                 matches!(self, E::NodeAdded | E::NodeLabels | E::StorageChanged)
             }
             "NodeVolumeLimits" => matches!(self, E::NodeAdded | E::PodRemoved | E::StorageChanged),
+            // A gang waits for its pods and its PodGroup: nothing else helps it, and whoever sees those tells it.
+            GANG_SCHEDULING => false,
             "VolumeRestrictions" => matches!(self, E::NodeAdded | E::PodRemoved | E::StorageChanged),
             _ => true,
         }
@@ -117,7 +122,8 @@ mod tests {
             E::StorageChanged,
             E::SelectorChanged,
         ];
-        let table: [(&str, &[E]); 14] = [
+        let table: [(&str, &[E]); 15] = [
+            (GANG_SCHEDULING, &[]),
             ("NodeUnschedulable", &[E::NodeAdded, E::NodeTaints]),
             ("NodeName", &[E::NodeAdded]),
             ("TaintToleration", &[E::NodeAdded, E::NodeTaints]),

@@ -177,6 +177,38 @@ impl Queue {
         Some(waiting.pod.clone())
     }
 
+    /// Takes a pod out of its turn that is ready, pauses or is stuck, and says whether there is one; the same must follow
+    /// as after [`Queue::pop`].
+    pub fn take(&mut self, now: Time, key: &ObjectKey) -> bool {
+        let stands = |w: &Waiting| matches!(w.place, Place::Active(..) | Place::Backoff | Place::Stuck(_));
+        if !self.pods.get(key).is_some_and(stands) {
+            return false;
+        }
+        self.leave(key);
+        if let Some(waiting) = self.pods.get_mut(key) {
+            waiting.place = Place::Working;
+            waiting.tries = waiting.tries.saturating_add(1);
+            waiting.last_try = now;
+        }
+        true
+    }
+
+    /// A pod that is ready is to be tried together with another one, which may have failed: it pauses as long.
+    pub fn follow(&mut self, now: Time, key: &ObjectKey, other: &ObjectKey) {
+        let Some((failures, last_try)) = self.pods.get(other).map(|w| (w.failures, w.last_try)) else {
+            return;
+        };
+        if failures == 0 || !self.pods.get(key).is_some_and(|w| matches!(w.place, Place::Active(..))) {
+            return;
+        }
+        self.leave(key);
+        if let Some(waiting) = self.pods.get_mut(key) {
+            (waiting.failures, waiting.last_try) = (failures, last_try);
+            waiting.place = Place::Stuck(BTreeSet::new());
+        }
+        self.retry(now, key);
+    }
+
     /// No node would do, because of these plugins: the pod waits until something happens that matters to one of them.
     pub fn unschedulable(&mut self, now: Time, key: &ObjectKey, plugins: BTreeSet<&'static str>) {
         self.leave(key);
@@ -435,6 +467,32 @@ mod tests {
         assert_eq!(q.deadline(), Some(at(300)));
         assert!(q.pop(at(299)).is_none());
         assert!(q.pop(at(300)).is_some());
+    }
+
+    #[test]
+    fn pods_of_a_gang_are_taken_along_and_pause_together() {
+        let mut q = Queue::default();
+        for name in ["a", "b", "c"] {
+            q.set(at(0), pod(name, 0));
+        }
+        let [a, b, c] = ["a", "b", "c"].map(|n| pod(n, 0).key);
+        assert_eq!(q.pop(at(0)).unwrap().key, a);
+        assert!(q.take(at(0), &b) && !q.take(at(0), &b), "it is being placed");
+        for key in [&a, &b] {
+            q.unschedulable(at(0), key, ["NodeName"].into());
+        }
+        assert_eq!(q.history(&b), Some((at(0), 1, at(0))));
+        q.follow(at(0), &c, &a);
+        assert_eq!(q.place(&c), Some("backoff"));
+        assert_eq!(q.deadline(), Some(at(1)));
+        assert_eq!(q.pop(at(1)).unwrap().key, c);
+        assert!(q.take(at(1), &a) && q.take(at(1), &b), "stuck ones are taken too");
+        assert!(q.pop(at(1)).is_none());
+        // Who follows one that never failed does not pause.
+        q.set(at(1), pod("d", 0));
+        q.set(at(1), pod("e", 0));
+        q.follow(at(1), &pod("e", 0).key, &pod("d", 0).key);
+        assert_eq!(q.sizes().active, 2);
     }
 
     #[test]

@@ -33,27 +33,32 @@ impl Scheduler {
         let mut answers = Vec::with_capacity(pods.size_hint().0);
         let mut refused: Option<(Pod, Unschedulable)> = None;
         for pod in pods {
-            if let Some((before, none)) = &refused
-                && self.is_refused_like(before, &pod)
-            {
-                // The draw is made all the same.
-                self.ties.start(self.cluster.columns().rows());
-                answers.push(Err(none.clone()));
-                continue;
+            let answer = self.schedule_next(&pod, &mut refused);
+            if let Ok(placement) = &answer {
+                self.assume(pod, placement.node);
             }
-            match self.schedule(&pod) {
-                Ok(placement) => {
-                    refused = None;
-                    self.assume(pod, placement.node);
-                    answers.push(Ok(placement));
-                }
-                Err(none) => {
-                    refused = Some((pod, none.clone()));
-                    answers.push(Err(none));
-                }
-            }
+            answers.push(answer);
         }
         answers
+    }
+
+    /// Decides on the next of several pods, whose places are held to at once; `refused` is the one before if it found no
+    /// node.
+    pub(crate) fn schedule_next(
+        &mut self,
+        pod: &Pod,
+        refused: &mut Option<(Pod, Unschedulable)>,
+    ) -> Result<Placement, Unschedulable> {
+        if let Some((before, none)) = &*refused
+            && self.is_refused_like(before, pod)
+        {
+            // The draw is made all the same.
+            self.ties.start(self.cluster.columns().rows());
+            return Err(none.clone());
+        }
+        let answer = self.schedule(pod);
+        *refused = answer.as_ref().err().map(|none| (pod.clone(), none.clone()));
+        answer
     }
 
     /// Whether a pod would be told the same as an equal one just before, where nothing changed since.

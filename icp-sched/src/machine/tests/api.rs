@@ -58,6 +58,8 @@ pub(crate) struct World {
     pub(crate) sent_bindings: Vec<(Time, usize)>,
     /// Machines that reach nobody.
     pub(crate) cut_off: Vec<usize>,
+    /// Resources that the server does not know.
+    pub(crate) unserved: Vec<Gvr>,
     /// All extenders.
     pub(crate) extender: Option<Server>,
     /// Who binds for plugins that leave it to the shell.
@@ -103,6 +105,7 @@ impl World {
             bindings: Vec::new(),
             sent_bindings: Vec::new(),
             cut_off: Vec::new(),
+            unserved: Vec::new(),
             extender: None,
             binder: None,
             writer,
@@ -206,6 +209,17 @@ impl World {
             }
         }
         panic!("time does not pass");
+    }
+
+    /// Delivers what is on its way, for at most a second; says whether nothing is any more.
+    pub(super) fn run_until_quiet(&mut self) -> bool {
+        for _ in 0..20 {
+            if self.wire.is_empty() && self.machines.iter().all(|m| m.idle(self.now)) {
+                return true;
+            }
+            self.run_for(Duration::from_millis(50));
+        }
+        false
     }
 
     fn post(&mut self, due: Time, message: Message) {
@@ -330,6 +344,7 @@ impl World {
         let key = ObjectKey::new(&namespace, request.name.as_deref().unwrap_or(""));
         let old = self.objects.get(&(gvr.clone(), key)).cloned();
         match (&request.op, old) {
+            _ if self.unserved.contains(gvr) => refuse(404, reason::NOT_FOUND, "no such resource"),
             (Operation::List(_), _) => Ok(Reply::List {
                 items: self
                     .objects
