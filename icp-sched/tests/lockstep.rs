@@ -57,7 +57,7 @@ fn builder(kind: u64) -> SchedulerBuilder {
     let builder = Scheduler::builder();
     let gpu = |weight| ResourceWeight::new("example.com/gpu", weight);
     let weights = || [ResourceWeight::defaults(), vec![gpu(3)]].concat();
-    match kind % 12 {
+    match kind % 14 {
         0 => builder.weight("NodeResourcesFit", 5).weight("TaintToleration", 0).without("ImageLocality"),
         1 => builder
             .weight("NodeResourcesBalancedAllocation", 7)
@@ -75,6 +75,10 @@ fn builder(kind: u64) -> SchedulerBuilder {
         6 => builder
             .replace(ResourcesFit::new(ScoringStrategy::LeastAllocated(vec![gpu(1)])))
             .replace(BalancedAllocation::of(&["cpu", "memory", "example.com/gpu"].map(String::from))),
+        8 => builder.replace(BalancedAllocation::default().by_improvement()),
+        9 => builder.replace(
+            BalancedAllocation::of(&["memory", "example.com/gpu", "cpu"].map(String::from)).by_improvement(),
+        ),
         7 => builder.only(
             plugins::defaults().into_iter().filter(|(p, _)| p.name() != "VolumeRestrictions").collect(),
         ),
@@ -123,7 +127,7 @@ fn with_volumes(rng: &mut Rng, spec: &PodSpec) -> Arc<PodSpec> {
 fn history(seed: u64, steps: usize) -> usize {
     let mut rng = Rng::new(seed);
     let ties = || TieBreak::Seeded(Rng::new(seed));
-    let kind = rng.below(18);
+    let kind = rng.below(21);
     let mut pair = Pair {
         fast: builder(kind).ties(ties()).build(),
         slow: builder(kind).ties(ties()).exhaustive().build(),

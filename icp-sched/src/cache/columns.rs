@@ -49,7 +49,11 @@ pub(crate) struct Load {
 impl Load {
     /// Adds a pod (`times` 1), or takes it away (-1).
     pub(crate) fn add(&mut self, spec: &PodSpec, times: i64) {
-        let add = |a: &mut i64, b: i64| *a = a.saturating_add(b.saturating_mul(times));
+        let add = |a: &mut i64, b: i64| {
+            // Nearly always it is one pod that comes.
+            let b = if times == 1 { b } else { b.saturating_mul(times) };
+            *a = a.saturating_add(b);
+        };
         add(&mut self.cpu, spec.requests.cpu);
         add(&mut self.memory, spec.requests.memory);
         add(&mut self.ephemeral, spec.requests.ephemeral);

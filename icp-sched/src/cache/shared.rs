@@ -90,6 +90,11 @@ impl<T, const N: usize> Chunks<T, N> {
         self.chunks.get(at / N)?.get().get(at % N)
     }
 
+    /// The chunks, in order: of `N`, but the last.
+    pub(crate) fn slices(&self) -> impl Iterator<Item = &[T]> {
+        self.chunks.iter().map(|c| c.get().as_slice())
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.chunks.iter().flat_map(|c| c.get().iter())
     }

@@ -16,8 +16,13 @@ pub(crate) enum Part {
     Usual,
     /// NodeResourcesFit with a strategy.
     Fit(ScoringStrategy),
-    /// NodeResourcesBalancedAllocation over other resources than CPU and memory, if any are named.
-    Balance(Option<Vec<String>>),
+    /// NodeResourcesBalancedAllocation.
+    Balance {
+        /// Other resources than CPU and memory.
+        of: Option<Vec<String>>,
+        /// By what a pod does to the balance.
+        improvement: bool,
+    },
     /// It minds only pods with volumes, or that need features of nodes, and is asked about each node for them.
     OnTop,
 }

@@ -47,7 +47,10 @@ impl Scheduler {
         crowded: &[(NodeId, Rejection)],
     ) -> Outcome {
         let Self { cluster, profile, .. } = self;
-        let Profile { slots, fast, extras, .. } = profile;
+        let Profile { slots, fast, extras, has_own, .. } = profile;
+        if !*has_own && pod.spec.volumes.is_empty() && pod.spec.features.is_empty() {
+            return fast.decide(cluster, &pod.spec, start, crowded);
+        }
         let asked: SmallVec<[&Slot; 4]> =
             extras.iter().filter(|e| e.minds(&pod.spec)).filter_map(|e| slots.get(e.slot)).collect();
         if asked.is_empty() {

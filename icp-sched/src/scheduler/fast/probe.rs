@@ -75,6 +75,11 @@ impl Probe<'_> {
         self.kinds.kind(row)?.rejection.as_ref()
     }
 
+    /// Whether the objects of all nodes are alike, and nothing is against them.
+    pub(in crate::scheduler) fn allows_all(&self) -> bool {
+        self.kinds.uniform().is_some_and(|kind| kind.rejection.is_none())
+    }
+
     /// What a node has in common with others for which the same counts decide; `None` if there is none in the row.
     pub(in crate::scheduler) fn key(&self, row: usize) -> Option<Key> {
         Some(self.state.counts.as_ref()?.key(self.kinds.kind(row)?, row))

@@ -23,6 +23,8 @@ pub(in crate::scheduler) struct Rules {
     pub(super) strategy: Option<ScoringStrategy>,
     /// Other resources to balance than the usual ones.
     pub(super) balance_of: Option<Vec<String>>,
+    /// Points for what a pod does to the balance.
+    pub(super) improvement: bool,
 }
 
 impl Default for Rules {
@@ -46,6 +48,7 @@ impl Rules {
         images: 0,
         strategy: None,
         balance_of: None,
+        improvement: false,
     };
 
     /// The rules of these plugins; `None` if they are not those that are known here. Plugins that are asked on top are
@@ -81,7 +84,10 @@ impl Rules {
                 Part::Fit(strategy) if strategy != ScoringStrategy::default() => {
                     rules.strategy = Some(strategy)
                 }
-                Part::Balance(names) => rules.balance_of = names,
+                Part::Balance { of, improvement } => {
+                    rules.balance_of = of;
+                    rules.improvement = improvement;
+                }
                 Part::Fit(_) | Part::Usual | Part::OnTop => {}
             }
         }
@@ -95,7 +101,13 @@ impl Rules {
 
     /// Whether fit and balance are what a sweep works out.
     pub(super) const fn can_sweep(&self) -> bool {
-        self.strategy.is_none() && self.balance_of.is_none()
+        self.strategy.is_none() && self.balance_of.is_none() && !self.improvement
+    }
+
+    /// The points of balance, given those with the pod and without it.
+    fn improved(&self, points: impl Fn(bool) -> i64) -> i64 {
+        let with = points(true);
+        if self.improvement { balanced::improvement(with, points(false)) } else { with }
     }
 
     /// The points of fit and balance of a row, if the index can hold them.
@@ -106,8 +118,13 @@ impl Rules {
             Some(strategy) => strategy.points(columns, spec, row),
         };
         let balance = match &self.balance_of {
-            None if balanced::cares(spec) => balanced::points(have, load, spec),
-            Some(names) if balanced::cares_of(spec, names) => balanced::points_of(columns, spec, row, names),
+            None if balanced::cares(spec) => self.improved(|with| {
+                let (cpu, memory) = if with { (spec.requests.cpu, spec.requests.memory) } else { (0, 0) };
+                balanced::points(have, load, cpu, memory)
+            }),
+            Some(names) if balanced::cares_of(spec, names) => {
+                self.improved(|with| balanced::points_of(columns, spec, row, names, with))
+            }
             _ => 0,
         };
         let points = fit.saturating_mul(self.fit).saturating_add(balance.saturating_mul(self.balanced));

@@ -293,17 +293,14 @@ impl ClassState {
     /// What lacks of places for pods, CPU, memory and ephemeral storage, as bits, and whether there never is enough.
     pub(super) fn lacks(&self, have: &Capacity, load: &Load) -> usize {
         let r = &self.spec.requests;
-        let mut lacks = usize::from(load.pods >= have.pods);
-        for (bit, asked, have, used) in [
-            (2, r.cpu, have.cpu, load.cpu),
-            (4, r.memory, have.memory, load.memory),
-            (8, r.ephemeral, have.ephemeral, load.ephemeral),
-        ] {
-            if asked > 0 && asked > have.saturating_sub(used) {
-                lacks |= bit | if asked > have { 16 } else { 0 };
-            }
-        }
-        lacks
+        let lack = |bit: usize, asked: i64, have: i64, used: i64| {
+            let lacks = usize::from((asked > 0) & (asked > have.saturating_sub(used)));
+            lacks * (bit | (usize::from(asked > have) << 4))
+        };
+        usize::from(load.pods >= have.pods)
+            | lack(2, r.cpu, have.cpu, load.cpu)
+            | lack(4, r.memory, have.memory, load.memory)
+            | lack(8, r.ephemeral, have.ephemeral, load.ephemeral)
     }
 
     /// Why what is taken on a row leaves too little.

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use super::choose::{Candidate, Choice, Judge, scaled};
 use super::index::{Index, LACKING};
+use super::sheet::BLOCK;
 use super::state::{ClassState, View};
 use crate::cache::NodeId;
 use crate::framework::Rejection;
@@ -31,10 +32,24 @@ pub(super) fn choose(
         None => add_kinds(view, points)?,
     }
     let max = points.iter().copied().max().filter(|max| *max > 0)?;
-    let feasible = points.iter().filter(|p| **p > 0).count();
-    let from = |start: usize| points.get(start..)?.iter().position(|p| *p == max).map(|at| at + start);
-    let row = from(start).or_else(|| from(0))?;
+    let feasible = points
+        .chunks(COUNTED)
+        .map(|some| usize::from(some.iter().map(|p| u8::from(*p > 0)).sum::<u8>()))
+        .sum();
+    let row = first(points, start, max).or_else(|| first(points, 0, max))?;
     Some(Choice { row, feasible })
+}
+
+/// Rows whose number fits into a byte, so that many are counted at once.
+const COUNTED: usize = 128;
+
+/// The first row from `start` on with so many points, looking at many at once.
+fn first(points: &[i16], start: usize, wanted: i16) -> Option<usize> {
+    let from = points.get(start..)?;
+    let has = |some: &[i16]| some.iter().fold(false, |found, p| found | (*p == wanted));
+    let before: usize = from.chunks(BLOCK).take_while(|some| !has(some)).map(<[i16]>::len).sum();
+    let at = from.get(before..)?.iter().position(|p| *p == wanted)?;
+    Some(start + before + at)
 }
 
 /// Why no node will do, where a sweep found none, and how many nodes each rejection keeps off: by one look at what is
@@ -50,17 +65,19 @@ pub(super) fn refuse(
     let columns = view.cluster.columns();
     let mut by_kind = alloc::vec![0_usize; view.kinds.list().len()];
     let mut by_lack = [(0_usize, 0_usize); LACKING];
-    for (row, (have, load)) in columns.capacity.iter().zip(columns.load.iter()).enumerate() {
-        let Some((number, kind)) = view.kinds.numbered(row) else { continue };
-        if kind.rejection.is_some() {
-            if let Some(n) = by_kind.get_mut(number) {
-                *n += 1;
+    let rejects: Vec<bool> = view.kinds.list().map(|kind| kind.rejection.is_some()).collect();
+    let mut numbers = view.kinds.of_row().iter().zip(0..);
+    for (have, load) in columns.capacity.slices().zip(columns.load.slices()) {
+        // Rows without a node are of no kind.
+        for ((have, load), (number, row)) in have.iter().zip(load).zip(&mut numbers) {
+            match rejects.get(*number as usize) {
+                None => {}
+                Some(true) => *by_kind.get_mut(*number as usize)? += 1,
+                Some(false) => {
+                    let (n, at) = by_lack.get_mut(state.lacks(have, load))?;
+                    (*n, *at) = (*n + 1, row);
+                }
             }
-            continue;
-        }
-        match by_lack.get_mut(state.lacks(have, load)) {
-            Some((n, at)) => (*n, *at) = (*n + 1, row),
-            None => return None,
         }
     }
     for (id, _) in hidden {

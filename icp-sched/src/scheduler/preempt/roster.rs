@@ -79,8 +79,8 @@ enum Fate {
     Pointless,
     Lacking(Reasons),
     Spared,
-    /// With the places of the most important victims.
-    Room(Cost, SmallVec<[u16; 8]>),
+    /// With the place of the first of the most important victims, which started before the others.
+    Room(Cost, usize),
 }
 
 /// What the nodes together give.
@@ -279,21 +279,30 @@ impl Roster {
             }
             tried.push(outcome);
         }
+        let all = alone.is_empty() && probe.allows_all();
         let mine = |row: &&u32| !alone.contains(*row) && probe.fixed(**row as usize).is_none();
         let shapes = || self.shapes.iter().filter(|s| !s.rows.is_empty());
         for shape in shapes() {
-            let Fate::Room(least, tops) = self.fate(ground, shape, spec) else { continue };
+            let Fate::Room(least, first) = self.fate(ground, shape, spec) else { continue };
             if best.is_some_and(|(cost, _)| least > cost) {
                 continue;
             }
-            for row in shape.rows.iter().filter(mine) {
-                let row = *row as usize;
+            let mut latest: Option<(i64, usize)> = None;
+            let mut see = |row: usize| {
                 let times = self.places.get(row).map(|p| p.started.as_slice()).unwrap_or_default();
-                let earliest = tops.iter().filter_map(|at| times.get(usize::from(*at))).min();
-                let one = (least.since(earliest.copied().unwrap_or(i64::MAX)), order(row));
-                if best.is_none_or(|best| one < best) {
-                    best = Some(one);
+                let earliest = times.get(first).copied().unwrap_or(i64::MAX);
+                let order = order(row);
+                if latest.is_none_or(|(time, at)| earliest > time || (earliest == time && order < at)) {
+                    latest = Some((earliest, order));
                 }
+            };
+            if all {
+                shape.rows.iter().for_each(|row| see(*row as usize));
+            } else {
+                shape.rows.iter().filter(mine).for_each(|row| see(*row as usize));
+            }
+            if let Some((earliest, order)) = latest {
+                best = best.into_iter().chain([(least.since(earliest), order)]).min();
             }
         }
         let mut outlook = Outlook::default();
@@ -345,7 +354,7 @@ impl Roster {
         }
         let protected = lower.iter().any(|m| m.budgets != 0);
         let violates = if protected { self.violating(ground, lower) } else { SmallVec::new() };
-        let mut victims: SmallVec<[(i32, u16); 8]> = SmallVec::new();
+        let mut victims: SmallVec<[(i32, usize); 8]> = SmallVec::new();
         let mut violations = 0;
         // Pods whose budgets would be broken are spared first.
         for wanted in [true, false] {
@@ -360,7 +369,7 @@ impl Roster {
                 member.put(&mut load, 1);
                 if !fit::fits_load(have, &load, spec) {
                     member.put(&mut load, -1);
-                    victims.push((member.priority, u16::try_from(from + at).unwrap_or(u16::MAX)));
+                    victims.push((member.priority, from + at));
                     violations += usize::from(broken);
                 }
             }
@@ -368,7 +377,7 @@ impl Roster {
         let Some(top) = victims.iter().map(|(priority, _)| *priority).max() else { return Fate::Spared };
         let cost = Cost::bare(violations, top, victims.iter().map(|(priority, _)| *priority));
         let tops = victims.iter().filter(|(priority, _)| *priority == top).map(|(_, at)| *at);
-        Fate::Room(cost, tops.collect())
+        Fate::Room(cost, tops.min().unwrap_or(0))
     }
 
     /// Whose eviction breaks a budget, when all of them go in this order.
