@@ -17,9 +17,10 @@ pub struct SchedulerConfig {
     pub instance: String,
     /// The Lease by which one of several schedulers is elected; without it the machine acts at once.
     pub leader_election: Option<LeaderElectorConfig>,
-    /// Bindings under way at once; further pods wait.
+    /// Bindings under way at once; further pods wait. A gang is bound at once, and may go beyond.
     pub bindings_max: usize,
-    /// Pods that one event or wake decides on at most, so that renewals of the Lease are never late.
+    /// Pods that one event or wake decides on at most, so that renewals of the Lease are never late. A gang is decided
+    /// on whole.
     pub decisions_max: usize,
     /// The first pause of a pod that found no node; it doubles with each try (`podInitialBackoffSeconds`).
     pub backoff_initial: Duration,

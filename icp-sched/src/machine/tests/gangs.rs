@@ -18,6 +18,7 @@ use crate::config::{KIND, Registry, SchedulerConfiguration, VERSION};
 use crate::framework::{Permit, Plugin, Rejected, WaitingPods};
 use crate::machine::{Event, SchedulerConfig, SchedulerMachine};
 use crate::model::Pod;
+use crate::record::{Replayer, Settings, Writer};
 
 impl World {
     fn gang(&mut self, name: &str, min: u64) {
@@ -457,6 +458,37 @@ fn another_leader_goes_on() {
     w.node("w2", "2");
     w.run_for(SECOND * 60);
     assert_eq!((w.bound(&ABC), w.scheduled("g")[0].as_str()), (3, "True"));
+}
+
+#[test]
+fn what_was_recorded_of_a_gang_is_decided_again() {
+    let settings = Settings { seed: 3, machine: SchedulerConfig::default(), configuration: None };
+    let mut machine = settings.scheduler(&Registry::default()).unwrap();
+    machine.keep_decisions();
+    let mut w = World::recorded(3, Faults::default(), [machine].into(), Some(Writer::new(&settings)));
+    w.node("w1", "2");
+    w.gang("g", 3);
+    for pod in ABC {
+        w.member(pod, "g", "1");
+    }
+    w.run_for(SECOND * 2);
+    w.node("w2", "2");
+    w.member("d", "g", "2");
+    w.run_for(SECOND * 20);
+    assert_eq!(w.bound(&ABC), 3);
+    let history = w.writer.take().unwrap().take();
+    let report = Replayer::new(Registry::default()).replay(history.as_bytes()).unwrap();
+    assert!(report.is_equal() && report.decisions >= 7, "{report:?}");
+    // One of the pods found another node, or none: the rest of the history holds all the same.
+    let mut found = 0;
+    for (from, to) in [("\"node\":\"w1\"", "\"node\":\"w2\""), ("\"node\":\"w2\"", "\"node\":\"w1\"")] {
+        let other = history.replacen(from, to, 1);
+        assert_ne!(other, history);
+        let report = Replayer::new(Registry::default()).replay(other.as_bytes()).unwrap();
+        found += report.differences.len();
+        assert!(!report.is_equal() && report.differences.len() <= 4, "{report:?}");
+    }
+    assert!(found >= 2);
 }
 
 /// What may happen.
