@@ -8,7 +8,7 @@
 //! groups of pods do not apply.
 //!
 //! `cargo bench --bench scheduler -- --instructions` counts instructions instead, which no busy machine disturbs; it
-//! needs valgrind. `-- --only NAME` takes the scenarios whose name contains it, without criterion.
+//! needs valgrind. `-- --what-if` shows what copies that go their own way cost. `-- --only NAME` takes the scenarios whose name contains it, without criterion.
 #![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods, reason = "a bench")]
 
 #[path = "scheduler/instructions.rs"]
@@ -125,6 +125,47 @@ fn new_classes() {
     }
 }
 
+/// What it costs to ask what would be if so many pods were elsewhere, and where so many more would go.
+fn what_ifs() {
+    println!(
+        "\n{:<66} {:>10} {:>12} {:>14} {:>14} {:>16}",
+        "a copy that goes its own way, in us",
+        "copy",
+        "100 changes",
+        "1000 changes",
+        "and a decision",
+        "100 decisions"
+    );
+    for nodes in [5000, 100_000] {
+        let (mut run, mut make) = scenarios::filled(nodes);
+        let pods: Vec<_> = (0..1000).map(|_| make(&mut run)).collect();
+        let mut asked = |changes: usize, decisions: usize| {
+            let mut best = Duration::MAX;
+            for _ in 0..5 {
+                best = best.min(timed(|| {
+                    let mut other = run.scheduler.what_if();
+                    for (n, pod) in pods.iter().take(changes).enumerate() {
+                        let mut pod = pod.clone();
+                        pod.node = Some(format!("node-{}", n * 7919 % nodes));
+                        other.add_pod(pod);
+                    }
+                    for pod in pods.iter().rev().take(decisions) {
+                        let placed = other.scheduler().schedule(pod).unwrap();
+                        other.scheduler().assume(pod.clone(), placed.node);
+                    }
+                }));
+            }
+            best.as_secs_f64() * 1e6
+        };
+        let [copy, some, many] = [0, 100, 1000].map(|changes| asked(changes, 0));
+        let [one, more] = [1, 100].map(|decisions| asked(0, decisions));
+        println!(
+            "{:<66} {copy:>10.1} {some:>12.1} {many:>14.1} {one:>14.1} {more:>16.1}",
+            format!("{nodes} nodes, as many pods of ten classes")
+        );
+    }
+}
+
 fn decisions(c: &mut Criterion) {
     let mut group = c.benchmark_group("scheduler/decision");
     group.sample_size(10).measurement_time(Duration::from_secs(1)).warm_up_time(Duration::from_millis(200));
@@ -153,12 +194,16 @@ fn main() {
     if args.iter().any(|a| a == "--instructions") {
         return instructions::table(only.as_deref().unwrap_or_default());
     }
+    if args.iter().any(|a| a == "--what-if") {
+        return what_ifs();
+    }
     if let Some(only) = only {
         return table(&only);
     }
     if args.iter().any(|a| a == "--bench") {
         table("");
         new_classes();
+        what_ifs();
     }
     let mut criterion = Criterion::default().configure_from_args();
     decisions(&mut criterion);

@@ -244,6 +244,16 @@ pub(crate) fn new_class(nodes: usize, spread: bool) -> (Run, Pod) {
     (run, new)
 }
 
+/// A cluster of so many nodes with a pod of ten classes on each, and a maker of more of them.
+pub(crate) fn filled(nodes: usize) -> (Run, impl FnMut(&mut Run) -> Pod) {
+    let (mut run, _) = new_class(nodes, false);
+    for _ in 0..nodes {
+        let pod = run.pod(ten);
+        run.place(pod);
+    }
+    (run, |run| run.pod(ten))
+}
+
 /// A plugin of one's own that prefers some nodes.
 struct Racks;
 
