@@ -10,7 +10,7 @@ use super::{Bind, Kept, Permit, Reason, Rejected, WaitingPods};
 use crate::Unschedulable;
 use crate::cache::{Cluster, NodeId};
 use crate::model::{Pod, PodSpec};
-use crate::queue::ClusterEvent;
+use crate::queue::Happened;
 
 /// The most points a plugin gives (`fwk.MaxNodeScore`).
 pub const SCORE_MAX: i64 = 100;
@@ -92,7 +92,7 @@ pub trait Plugin: Send + Sync {
 
     /// Whether something that happened may give a pod another chance that this plugin rejected or held back
     /// (QueueingHintFn).
-    fn hint(&self, _pod: &Pod, _event: ClusterEvent) -> bool {
+    fn hint(&self, _pod: &Pod, _happened: &Happened<'_>) -> bool {
         true
     }
 

@@ -19,7 +19,7 @@ use super::{
 use crate::Unschedulable;
 use crate::cache::NodeId;
 use crate::model::Pod;
-use crate::queue::ClusterEvent;
+use crate::queue::Happened;
 
 /// A clock for what work takes, which never goes backwards. What it says is written down and decides nothing.
 ///
@@ -266,8 +266,8 @@ impl Plugin for Timed {
         self.plugin.pre_enqueue(pod)
     }
 
-    fn hint(&self, pod: &Pod, event: ClusterEvent) -> bool {
-        self.plugin.hint(pod, event)
+    fn hint(&self, pod: &Pod, happened: &Happened<'_>) -> bool {
+        self.plugin.hint(pod, happened)
     }
 
     fn rank(&self, pod: &Pod) -> Option<i64> {

@@ -15,7 +15,7 @@ use super::{BindCall, Effect};
 use crate::framework::Bind;
 use crate::model::{Claim, Pod, VolumeSource};
 use crate::plugins::Preparation;
-use crate::queue::ClusterEvent;
+use crate::queue::{Changed, ClusterEvent};
 
 /// A request without an answer counts as failed with unknown outcome.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -316,8 +316,9 @@ impl SchedulerMachine {
 
     /// The pod is not on the node that it was assumed to be on.
     pub(super) fn take_back(&mut self, now: Time, pod: &Pod) {
-        if self.unseat(now, pod) {
-            self.happened(now, ClusterEvent::PodRemoved);
+        if let Some(old) = self.unseat(now, pod) {
+            let what = Changed::Pod { old: Some(&old), new: None };
+            self.happened_to(now, ClusterEvent::PodRemoved, what);
         }
     }
 

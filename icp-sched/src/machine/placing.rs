@@ -14,7 +14,7 @@ use super::driver::SchedulerMachine;
 use crate::framework::{Rejected, Rejection, Waiter, fit_error};
 use crate::model::Pod;
 use crate::plugins::preparations;
-use crate::queue::ClusterEvent;
+use crate::queue::{Changed, ClusterEvent, Happened};
 
 /// The longest wait for leave (`maxTimeout`).
 const LEAVE_MAX: Duration = Duration::from_secs(15 * 60);
@@ -22,37 +22,45 @@ const LEAVE_MAX: Duration = Duration::from_secs(15 * 60);
 impl SchedulerMachine {
     /// Pods that it matters to are ready again when their pause is over.
     pub(super) fn happened(&mut self, now: Time, event: ClusterEvent) {
+        self.happened_to(now, event, Changed::Unknown);
+    }
+
+    /// The same, with what it happened to, so that plugins can say for which pods it matters.
+    pub(super) fn happened_to(&mut self, now: Time, event: ClusterEvent, what: Changed<'_>) {
         let from = self.clock();
-        self.tell_waiting(now, event);
+        self.tell_waiting(now, event, what);
         if let Some(took) = self.took(from) {
             self.metrics.handled(event.label(), took);
         }
     }
 
-    fn tell_waiting(&mut self, now: Time, event: ClusterEvent) {
+    fn tell_waiting(&mut self, now: Time, event: ClusterEvent, what: Changed<'_>) {
         if let Some(asking) = &mut self.asking {
             asking.disturbed = true;
         }
         if let Some(bargain) = &mut self.bargain {
             bargain.disturbed = true;
         }
-        let scheduler = &mut self.scheduler;
-        let moved = self.queue.happened_if(now, event, |plugin, pod| scheduler.hinted(plugin, pod, event));
+        let scheduler = &self.scheduler;
+        let happened = Happened { event, what, cluster: scheduler.cluster() };
+        let moved =
+            self.queue.happened_if(now, event, |plugin, pod| scheduler.hinted(plugin, pod, &happened));
         self.metrics.incoming("active", event.label(), moved.active);
         self.metrics.incoming("backoff", event.label(), moved.backoff);
         if self.scheduler.has_own_plugins() {
-            self.ask_again(now, event);
+            self.ask_again(now, event, what);
         }
     }
 
     /// Asks about pods that plugins hold back.
-    fn ask_again(&mut self, now: Time, event: ClusterEvent) {
+    fn ask_again(&mut self, now: Time, event: ClusterEvent, what: Changed<'_>) {
         let held = |pod: &&Pod| pod.gates.iter().any(|g| g.starts_with(HELD));
         let held: Vec<Pod> = self.queue.gated().filter(held).cloned().collect();
         for mut pod in held {
             let by =
                 pod.gates.iter().find_map(|g| g.strip_prefix(HELD)).map(String::from).unwrap_or_default();
-            if self.scheduler.hinted(&by, &pod, event) {
+            let happened = Happened { event, what, cluster: self.scheduler.cluster() };
+            if self.scheduler.hinted(&by, &pod, &happened) {
                 pod.gates.retain(|g| !g.starts_with(HELD));
                 self.enqueue(now, pod);
             }
@@ -234,11 +242,11 @@ impl SchedulerMachine {
         self.unschedulable(now, pod, [rejection.plugin].into(), message, None, out);
     }
 
-    /// The pod weighs on no node any more; says whether it did.
-    pub(super) fn unseat(&mut self, now: Time, pod: &Pod) -> bool {
+    /// The pod weighs on no node any more; as it was if it did.
+    pub(super) fn unseat(&mut self, now: Time, pod: &Pod) -> Option<Pod> {
         self.release(&pod.key, &pod.uid);
-        let ours = self.scheduler.cluster().pod(&pod.key).is_some_and(|p| p.uid == pod.uid);
-        let weighed = ours && self.scheduler.forget(&pod.key);
+        let ours = self.scheduler.cluster().pod(&pod.key).filter(|p| p.uid == pod.uid).cloned();
+        let weighed = ours.filter(|_| self.scheduler.forget(&pod.key));
         self.group_unseated(now, pod);
         weighed
     }

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::driver::SchedulerMachine;
 use super::{Effect, requests};
 use crate::model::{Claim, Node, Pod, StorageCapacity, StorageClass, Volume};
-use crate::queue::ClusterEvent;
+use crate::queue::{Changed, ClusterEvent};
 
 /// What must be listed before the first decision.
 const NEEDS: [Gvr; 3] = [resources::NODES, resources::PODS, resources::NAMESPACES];
@@ -146,7 +146,18 @@ impl SchedulerMachine {
             }
         }
         self.bind_prepared(now, out);
-        self.happened(now, ClusterEvent::StorageChanged);
+        let key = ObjectKey::of(object);
+        let (event, what) = match gvr.resource.as_ref() {
+            // What goes helps nobody, but limits.
+            "csinodes" => (ClusterEvent::CsiNodeChanged, Changed::Unknown),
+            "csidrivers" => (ClusterEvent::CsiDriverChanged, Changed::Unknown),
+            _ if gone => return,
+            "persistentvolumeclaims" => (ClusterEvent::ClaimChanged, Changed::Claim(&key)),
+            "persistentvolumes" => (ClusterEvent::VolumeChanged, Changed::Unknown),
+            "storageclasses" => (ClusterEvent::StorageClassChanged, Changed::Unknown),
+            _ => (ClusterEvent::CapacityChanged, Changed::Unknown),
+        };
+        self.happened_to(now, event, what);
     }
 
     fn on_selector(&mut self, now: Time, gvr: &Gvr, delta: &Delta) {
@@ -180,8 +191,9 @@ impl SchedulerMachine {
         let new = if matches!(delta, Delta::Deleted(_)) { None } else { Node::from_object(object).ok() };
         match (old, new) {
             (None, Some(node)) => {
-                self.scheduler.cluster_mut().set_node(node);
-                self.happened(now, ClusterEvent::NodeAdded);
+                self.scheduler.cluster_mut().set_node(node.clone());
+                let what = Changed::Node { old: None, new: Some(&node) };
+                self.happened_to(now, ClusterEvent::NodeAdded, what);
             }
             (Some(old), Some(new)) if old != new => {
                 let changed = [
@@ -196,14 +208,19 @@ impl SchedulerMachine {
                     ),
                     (old.features != new.features, ClusterEvent::NodeFeatures),
                 ];
-                self.scheduler.cluster_mut().set_node(new);
+                self.scheduler.cluster_mut().set_node(new.clone());
+                let what = Changed::Node { old: Some(&old), new: Some(&new) };
                 for (_, event) in changed.into_iter().filter(|(is, _)| *is) {
-                    self.happened(now, event);
+                    self.happened_to(now, event, what);
                 }
             }
-            (Some(_), None) => {
+            (Some(old), None) => {
                 self.scheduler.cluster_mut().remove_node(name);
-                self.happened(now, ClusterEvent::NodeRemoved);
+                self.happened_to(
+                    now,
+                    ClusterEvent::NodeRemoved,
+                    Changed::Node { old: Some(&old), new: None },
+                );
             }
             _ => {}
         }
@@ -222,8 +239,11 @@ impl SchedulerMachine {
             self.leave_group(now, &pod);
             let seat = self.scheduler.nominated_node(&key).is_some();
             self.scheduler.clear_nomination(&key);
-            if self.scheduler.cluster_mut().remove_pod(&key).is_some() || seat {
-                self.happened(now, ClusterEvent::PodRemoved);
+            let old = self.scheduler.cluster_mut().remove_pod(&key);
+            if old.is_some() || seat {
+                let what =
+                    old.as_ref().map_or(Changed::Unknown, |old| Changed::Pod { old: Some(old), new: None });
+                self.happened_to(now, ClusterEvent::PodRemoved, what);
             }
         } else if pod.node.is_some() {
             self.placed(now, &pod);
@@ -238,17 +258,16 @@ impl SchedulerMachine {
 
     fn on_bound(&mut self, now: Time, pod: Pod) {
         let cluster = self.scheduler.cluster_mut();
-        let old = cluster.pod(&pod.key).filter(|p| p.node == pod.node).map(|p| p.spec.clone());
+        let old = cluster.pod(&pod.key).filter(|p| p.node == pod.node).cloned();
         let confirmed = cluster.is_assumed(&pod.key);
-        let new = pod.spec.clone();
-        cluster.set_pod(pod);
-        let event = match old {
-            Some(old) if old == new && !confirmed => return,
-            Some(old) if !old.terminating && new.terminating => ClusterEvent::PodRemoved,
-            Some(old) if old != new => ClusterEvent::PodChanged,
+        cluster.set_pod(pod.clone());
+        let event = match old.as_ref().map(|old| &old.spec) {
+            Some(old) if *old == pod.spec && !confirmed => return,
+            Some(old) if !old.terminating && pod.spec.terminating => ClusterEvent::PodRemoved,
+            Some(old) if *old != pod.spec => ClusterEvent::PodChanged,
             _ => ClusterEvent::PodBound,
         };
-        self.happened(now, event);
+        self.happened_to(now, event, Changed::Pod { old: old.as_ref(), new: Some(&pod) });
     }
 
     fn on_pending(
@@ -267,8 +286,9 @@ impl SchedulerMachine {
             self.leave_group(now, &old);
             self.release(&pod.key, "");
             self.scheduler.clear_nomination(&pod.key);
-            if self.scheduler.cluster_mut().remove_pod(&pod.key).is_some() {
-                self.happened(now, ClusterEvent::PodRemoved);
+            if let Some(old) = self.scheduler.cluster_mut().remove_pod(&pod.key) {
+                let what = Changed::Pod { old: Some(&old), new: None };
+                self.happened_to(now, ClusterEvent::PodRemoved, what);
             }
         }
         if pod.spec.terminating {

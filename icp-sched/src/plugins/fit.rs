@@ -8,8 +8,10 @@ use alloc::vec::Vec;
 
 use crate::cache::{Capacity, Chunks, Columns, Load, NodeId};
 use crate::framework::{Code, Cycle, FilterPlan, Kept, Part, Plugin, Reasons, Rejected, SCORE_MAX};
-use crate::model::PodSpec;
+use crate::model::{Pod, PodSpec};
+use crate::plugins::hints;
 use crate::plugins::resources::{self, ResourceWeight, Shape, Take};
+use crate::queue::Happened;
 
 /// Which nodes NodeResourcesFit prefers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -241,6 +243,11 @@ impl Plugin for ResourcesFit {
 
     fn kept(&self) -> Option<Kept> {
         self.ignored.is_empty().then(|| Kept(Part::Fit(self.strategy.clone())))
+    }
+
+    fn hint(&self, pod: &Pod, happened: &Happened<'_>) -> bool {
+        let stripped = self.ignored.strip(&pod.spec);
+        hints::fit(stripped.as_ref().unwrap_or(&pod.spec), happened)
     }
 
     fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {

@@ -8,6 +8,7 @@
 
 pub(crate) mod balanced;
 pub(crate) mod fit;
+mod hints;
 pub(crate) mod images;
 pub(crate) mod interpod;
 pub(crate) mod node_affinity;

@@ -6,7 +6,9 @@ use alloc::vec::Vec;
 
 use crate::cache::NodeId;
 use crate::framework::{Cycle, FilterPlan, Kept, Part, Plugin, Rejected, normalize};
-use crate::model::{Node, NodeTerm, PodSpec, PreferredNodeTerm};
+use crate::model::{Node, NodeTerm, Pod, PodSpec, PreferredNodeTerm};
+use crate::plugins::hints;
+use crate::queue::Happened;
 
 const REASON: &str = "node(s) didn't match Pod's node affinity/selector";
 const REASON_ENFORCED: &str = "node(s) didn't match scheduler-enforced node affinity";
@@ -73,6 +75,10 @@ impl Plugin for NodeAffinity {
 
     fn kept(&self) -> Option<Kept> {
         (self.required.is_none() && self.preferred.is_empty()).then_some(Kept(Part::Usual))
+    }
+
+    fn hint(&self, pod: &Pod, happened: &Happened<'_>) -> bool {
+        hints::node_affinity(pod, happened, |node| self.enforces(node))
     }
 
     fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {

@@ -4,6 +4,9 @@ use alloc::boxed::Box;
 
 use crate::cache::NodeId;
 use crate::framework::{Cycle, FilterPlan, Kept, Part, Plugin, Rejected};
+use crate::model::Pod;
+use crate::plugins::hints;
+use crate::queue::Happened;
 
 const REASON: &str = "node(s) didn't match Pod's required features";
 
@@ -18,6 +21,10 @@ impl Plugin for NodeDeclaredFeatures {
 
     fn kept(&self) -> Option<Kept> {
         Some(Kept(Part::OnTop))
+    }
+
+    fn hint(&self, _: &Pod, happened: &Happened<'_>) -> bool {
+        hints::features(happened)
     }
 
     fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {

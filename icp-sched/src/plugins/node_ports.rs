@@ -4,6 +4,9 @@ use alloc::boxed::Box;
 
 use crate::cache::NodeId;
 use crate::framework::{Cycle, FilterPlan, Kept, Part, Plugin, Rejected};
+use crate::model::Pod;
+use crate::plugins::hints;
+use crate::queue::Happened;
 
 const REASON: &str = "node(s) didn't have free ports for the requested pod ports";
 
@@ -29,6 +32,10 @@ impl Plugin for NodePorts {
 
     fn kept(&self) -> Option<Kept> {
         Some(Kept(Part::Usual))
+    }
+
+    fn hint(&self, pod: &Pod, happened: &Happened<'_>) -> bool {
+        hints::ports(pod, happened)
     }
 
     fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {

@@ -6,7 +6,9 @@ use alloc::vec::Vec;
 
 use crate::cache::NodeId;
 use crate::framework::{Cycle, FilterPlan, Kept, Part, Plugin, Rejected, normalize};
-use crate::model::{Effect, Node, PodSpec, Taint};
+use crate::model::{Effect, Node, Pod, PodSpec, Taint};
+use crate::plugins::hints;
+use crate::queue::Happened;
 
 /// Rejects nodes with a NoSchedule or NoExecute taint that the pod does not tolerate; prefers those with fewer
 /// PreferNoSchedule taints of that kind.
@@ -45,6 +47,10 @@ impl Plugin for TaintToleration {
 
     fn kept(&self) -> Option<Kept> {
         Some(Kept(Part::Usual))
+    }
+
+    fn hint(&self, pod: &Pod, happened: &Happened<'_>) -> bool {
+        hints::taint_toleration(pod, happened)
     }
 
     fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {

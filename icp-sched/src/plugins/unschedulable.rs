@@ -4,7 +4,9 @@ use alloc::boxed::Box;
 
 use crate::cache::NodeId;
 use crate::framework::{Cycle, FilterPlan, Kept, Part, Plugin, Rejected};
-use crate::model::{Effect, PodSpec, Taint};
+use crate::model::{Effect, Pod, PodSpec, Taint};
+use crate::plugins::hints;
+use crate::queue::Happened;
 
 const REASON: &str = "node(s) were unschedulable";
 
@@ -33,6 +35,10 @@ impl Plugin for NodeUnschedulable {
 
     fn kept(&self) -> Option<Kept> {
         Some(Kept(Part::Usual))
+    }
+
+    fn hint(&self, _: &Pod, happened: &Happened<'_>) -> bool {
+        hints::unschedulable(happened)
     }
 
     fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {

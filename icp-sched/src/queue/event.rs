@@ -1,5 +1,10 @@
 //! What happens in the cluster, and for which rejections it matters.
 
+use icp_core::client::ObjectKey;
+
+use crate::cache::Cluster;
+use crate::model::{Node, Pod};
+
 /// The plugin that holds the pods of a gang back until they can run together.
 pub const GANG_SCHEDULING: &str = "GangScheduling";
 
@@ -27,8 +32,18 @@ pub enum ClusterEvent {
     PodRemoved,
     /// A namespace came, or changed its labels.
     NamespaceChanged,
-    /// A claim, volume, storage class or limit of volumes came or changed.
-    StorageChanged,
+    /// A claim came or changed.
+    ClaimChanged,
+    /// A volume came or changed.
+    VolumeChanged,
+    /// A storage class came or changed.
+    StorageClassChanged,
+    /// How many volumes a node takes changed (CSINode).
+    CsiNodeChanged,
+    /// A driver counts capacity, or does not any more (CSIDriver).
+    CsiDriverChanged,
+    /// There is capacity of a class somewhere, or more or less of it (CSIStorageCapacity).
+    CapacityChanged,
     /// A Service or another thing that selects pods for default spreading changed.
     SelectorChanged,
 }
@@ -48,7 +63,12 @@ impl ClusterEvent {
             Self::PodChanged => "AssignedPodUpdate",
             Self::PodRemoved => "AssignedPodDelete",
             Self::NamespaceChanged => "NamespaceUpdate",
-            Self::StorageChanged => "StorageUpdate",
+            Self::ClaimChanged => "PersistentVolumeClaimUpdate",
+            Self::VolumeChanged => "PersistentVolumeUpdate",
+            Self::StorageClassChanged => "StorageClassUpdate",
+            Self::CsiNodeChanged => "CSINodeUpdate",
+            Self::CsiDriverChanged => "CSIDriverUpdate",
+            Self::CapacityChanged => "CSIStorageCapacityUpdate",
             Self::SelectorChanged => "SelectorUpdate",
         }
     }
@@ -81,22 +101,72 @@ impl ClusterEvent {
                 self,
                 E::NodeAdded
                     | E::NodeLabels
+                    | E::NodeRemoved
                     | E::PodBound
                     | E::PodChanged
                     | E::PodRemoved
                     | E::NamespaceChanged
             ),
             "NodeDeclaredFeatures" => matches!(self, E::NodeAdded | E::NodeFeatures),
-            "VolumeBinding" | "VolumeZone" => {
-                matches!(self, E::NodeAdded | E::NodeLabels | E::StorageChanged)
+            "VolumeBinding" => matches!(
+                self,
+                E::NodeAdded
+                    | E::NodeLabels
+                    | E::ClaimChanged
+                    | E::VolumeChanged
+                    | E::StorageClassChanged
+                    | E::CsiNodeChanged
+                    | E::CsiDriverChanged
+                    | E::CapacityChanged
+            ),
+            "VolumeZone" => matches!(
+                self,
+                E::NodeAdded | E::NodeLabels | E::ClaimChanged | E::VolumeChanged | E::StorageClassChanged
+            ),
+            "NodeVolumeLimits" => {
+                matches!(self, E::NodeAdded | E::PodRemoved | E::ClaimChanged | E::CsiNodeChanged)
             }
-            "NodeVolumeLimits" => matches!(self, E::NodeAdded | E::PodRemoved | E::StorageChanged),
             // A gang waits for its pods and its PodGroup: nothing else helps it, and whoever sees those tells it.
             GANG_SCHEDULING => false,
-            "VolumeRestrictions" => matches!(self, E::NodeAdded | E::PodRemoved | E::StorageChanged),
+            "VolumeRestrictions" => matches!(self, E::NodeAdded | E::PodRemoved | E::ClaimChanged),
             _ => true,
         }
     }
+}
+
+/// What came, changed or went, as far as it is known.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Changed<'a> {
+    /// Nothing is known of it.
+    Unknown,
+    /// A node: as it was, and as it is.
+    Node {
+        /// Nothing if it came.
+        old: Option<&'a Node>,
+        /// Nothing if it went.
+        new: Option<&'a Node>,
+    },
+    /// A pod that is on a node: as it was, and as it is.
+    Pod {
+        /// Nothing if it came.
+        old: Option<&'a Pod>,
+        /// Nothing if it went.
+        new: Option<&'a Pod>,
+    },
+    /// A claim.
+    Claim(&'a ObjectKey),
+}
+
+/// Something that happened, for plugins to say for which pods it matters.
+#[derive(Clone, Copy, Debug)]
+pub struct Happened<'a> {
+    /// What kind of thing.
+    pub event: ClusterEvent,
+    /// To what.
+    pub what: Changed<'a>,
+    /// The cluster, as it is after it.
+    pub cluster: &'a Cluster,
 }
 
 #[cfg(test)]
@@ -108,7 +178,7 @@ mod tests {
     #[test]
     fn each_plugin_hears_of_what_matters_to_it() {
         use ClusterEvent as E;
-        const ALL: [E; 12] = [
+        const ALL: [E; 17] = [
             E::NodeAdded,
             E::NodeAllocatable,
             E::NodeLabels,
@@ -119,7 +189,12 @@ mod tests {
             E::PodChanged,
             E::PodRemoved,
             E::NamespaceChanged,
-            E::StorageChanged,
+            E::ClaimChanged,
+            E::VolumeChanged,
+            E::StorageClassChanged,
+            E::CsiNodeChanged,
+            E::CsiDriverChanged,
+            E::CapacityChanged,
             E::SelectorChanged,
         ];
         let table: [(&str, &[E]); 15] = [
@@ -130,10 +205,26 @@ mod tests {
             ("NodeAffinity", &[E::NodeAdded, E::NodeLabels]),
             ("NodePorts", &[E::NodeAdded, E::PodRemoved]),
             ("NodeResourcesFit", &[E::NodeAdded, E::NodeAllocatable, E::PodChanged, E::PodRemoved]),
-            ("VolumeRestrictions", &[E::NodeAdded, E::PodRemoved, E::StorageChanged]),
-            ("NodeVolumeLimits", &[E::NodeAdded, E::PodRemoved, E::StorageChanged]),
-            ("VolumeBinding", &[E::NodeAdded, E::NodeLabels, E::StorageChanged]),
-            ("VolumeZone", &[E::NodeAdded, E::NodeLabels, E::StorageChanged]),
+            ("VolumeRestrictions", &[E::NodeAdded, E::PodRemoved, E::ClaimChanged]),
+            // A new node that has no CSINode yet takes any number of volumes here.
+            ("NodeVolumeLimits", &[E::NodeAdded, E::PodRemoved, E::ClaimChanged, E::CsiNodeChanged]),
+            (
+                "VolumeBinding",
+                &[
+                    E::NodeAdded,
+                    E::NodeLabels,
+                    E::ClaimChanged,
+                    E::VolumeChanged,
+                    E::StorageClassChanged,
+                    E::CsiNodeChanged,
+                    E::CsiDriverChanged,
+                    E::CapacityChanged,
+                ],
+            ),
+            (
+                "VolumeZone",
+                &[E::NodeAdded, E::NodeLabels, E::ClaimChanged, E::VolumeChanged, E::StorageClassChanged],
+            ),
             (
                 "PodTopologySpread",
                 &[
@@ -153,6 +244,8 @@ mod tests {
                 &[
                     E::NodeAdded,
                     E::NodeLabels,
+                    // Pods of a node that is gone repel nobody.
+                    E::NodeRemoved,
                     E::PodBound,
                     E::PodChanged,
                     E::PodRemoved,

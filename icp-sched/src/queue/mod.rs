@@ -20,5 +20,5 @@
 mod event;
 mod line;
 
-pub use event::{ClusterEvent, GANG_SCHEDULING};
+pub use event::{Changed, ClusterEvent, GANG_SCHEDULING, Happened};
 pub use line::{Queue, QueueSizes};

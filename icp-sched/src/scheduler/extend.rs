@@ -11,7 +11,8 @@ use icp_core::client::{ApiRequest, ObjectKey};
 use super::{Scheduler, Unschedulable};
 use crate::framework::{Bind, Permit, Plugin, Point, Reason, Rejection, Slot, Waiter, WaitingPods};
 use crate::model::Pod;
-use crate::queue::ClusterEvent;
+use crate::plugins;
+use crate::queue::Happened;
 
 /// What became of asking for leave.
 #[derive(Debug, Default)]
@@ -40,13 +41,16 @@ impl Scheduler {
     }
 
     /// Whether an event may give a pod a chance that `plugin` rejected.
-    pub(crate) fn hinted(&mut self, plugin: &str, pod: &Pod, event: ClusterEvent) -> bool {
-        self.turn_to(pod);
-        if !self.profile.has_own {
-            return true;
+    pub(crate) fn hinted(&self, plugin: &str, pod: &Pod, happened: &Happened<'_>) -> bool {
+        let name = self.profile(&pod.scheduler_name).or_else(|| self.profiles().next());
+        let other = self.others.iter().find(|p| Some(p.name.as_str()) == name);
+        let slots = other.map_or(&self.profile.slots, |p| &p.slots);
+        if let Some(slot) = slots.iter().find(|s| s.plugin.name() == plugin) {
+            return slot.plugin.hint(pod, happened);
         }
-        let slot = self.profile.slots.iter().find(|s| s.plugin.name() == plugin);
-        slot.is_none_or(|s| s.plugin.hint(pod, event))
+        // The rejection is of another configuration, under which a history was written.
+        let mut defaults = plugins::defaults().into_iter();
+        defaults.find(|(p, _)| p.name() == plugin).is_none_or(|(p, _)| p.hint(pod, happened))
     }
 
     /// The rank of a pod among those that are ready.

@@ -10,6 +10,7 @@ use super::fast::Fast;
 use super::preempt::{Candidates, Rooms};
 use crate::framework::{Points, Slot};
 use crate::model::Pod;
+use crate::plugins;
 
 /// The scheduler that pods ask for which name none (`v1.DefaultSchedulerName`).
 pub const DEFAULT_SCHEDULER: &str = "default-scheduler";
@@ -143,10 +144,11 @@ impl Scheduler {
         self.profile.slots.iter().any(|s| s.plugin.name() == name && s.points != Points::NONE)
     }
 
-    /// The plugin of that name, of any profile.
+    /// The plugin of that name, of any profile, or else of the default ones.
     pub(crate) fn plugin_named(&self, name: &str) -> Option<&'static str> {
         let mut profiles = core::iter::once(&self.profile).chain(&self.others);
-        profiles.find_map(|p| p.slots.iter().map(|s| s.plugin.name()).find(|n| *n == name))
+        let own = profiles.find_map(|p| p.slots.iter().map(|s| s.plugin.name()).find(|n| *n == name));
+        own.or_else(|| plugins::defaults().iter().map(|(p, _)| p.name()).find(|n| *n == name))
     }
 
     /// How many nodes have to be found that will do; `None` for all.

@@ -18,7 +18,7 @@ use super::api::{Faults, World};
 use crate::framework::{Bind, Cycle, Permit, Plugin, Reason, Rejected, WaitingPods};
 use crate::machine::{Event, SchedulerConfig, SchedulerMachine};
 use crate::model::Pod;
-use crate::queue::ClusterEvent;
+use crate::queue::{ClusterEvent, Happened};
 use crate::{Scheduler, Unschedulable};
 
 fn world(plugin: impl Plugin + 'static, faults: Faults) -> World {
@@ -42,8 +42,8 @@ impl Plugin for Door {
     fn pre_enqueue(&self, _: &Pod) -> Option<Reason> {
         (!self.0.load(SeqCst)).then(|| "the door is shut".into())
     }
-    fn hint(&self, _: &Pod, event: ClusterEvent) -> bool {
-        event == ClusterEvent::NodeLabels
+    fn hint(&self, _: &Pod, happened: &Happened<'_>) -> bool {
+        happened.event == ClusterEvent::NodeLabels
     }
 }
 

@@ -17,7 +17,7 @@ use crate::cache::NodeId;
 use crate::framework::{Cycle, FilterPlan, Plugin, Rejected, Stopwatch};
 use crate::machine::{SchedulerConfig, SchedulerMachine};
 use crate::model::Pod;
-use crate::queue::ClusterEvent;
+use crate::queue::Happened;
 
 /// A millisecond goes by with each look.
 #[derive(Default)]
@@ -41,7 +41,7 @@ impl Plugin for Picky {
     fn score(&self, _: &Cycle<'_>, feasible: &[NodeId]) -> Option<Vec<i64>> {
         Some(feasible.iter().map(|_| 1).collect())
     }
-    fn hint(&self, _: &Pod, _: ClusterEvent) -> bool {
+    fn hint(&self, _: &Pod, _: &Happened<'_>) -> bool {
         false
     }
     fn reserve(&self, pod: &Pod, _: &str) -> Result<(), Rejected> {

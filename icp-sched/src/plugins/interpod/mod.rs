@@ -7,7 +7,9 @@ use alloc::vec::Vec;
 
 use crate::cache::{Cluster, NO_DOMAIN, NodeId};
 use crate::framework::{Cycle, FilterPlan, Kept, Part, Plugin, Rejected, SCORE_MAX};
-use crate::model::PodSpec;
+use crate::model::{Pod, PodSpec};
+use crate::plugins::hints;
+use crate::queue::Happened;
 
 use pulls::HARD_WEIGHT;
 pub(crate) use pulls::{Field, Fields, Pull, Pulls, attracts_all, pulls};
@@ -100,6 +102,10 @@ impl Plugin for InterPodAffinity {
     fn kept(&self) -> Option<Kept> {
         let usual = self.hard_weight == HARD_WEIGHT && !self.ignore_preferences_of_existing;
         usual.then_some(Kept(Part::Usual))
+    }
+
+    fn hint(&self, pod: &Pod, happened: &Happened<'_>) -> bool {
+        hints::inter_pod_affinity(pod, happened)
     }
 
     fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {

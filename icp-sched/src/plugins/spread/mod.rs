@@ -11,8 +11,10 @@ use alloc::vec::Vec;
 
 use crate::cache::{Cluster, NO_DOMAIN, NodeId};
 use crate::framework::{Cycle, FilterPlan, Kept, Part, Plugin};
-use crate::model::{Node, PodSpec, SpreadConstraint};
+use crate::model::{Node, Pod, PodSpec, SpreadConstraint};
+use crate::plugins::hints;
 use crate::plugins::{node_affinity, taints};
+use crate::queue::Happened;
 
 pub use defaults::DefaultConstraint;
 pub(crate) use defaults::defaults;
@@ -97,6 +99,10 @@ impl Plugin for PodTopologySpread {
 
     fn topology_keys(&self) -> Vec<String> {
         self.list.iter().flatten().map(|c| c.topology_key.clone()).collect()
+    }
+
+    fn hint(&self, pod: &Pod, happened: &Happened<'_>) -> bool {
+        hints::topology_spread(&self.constrained(happened.cluster, &pod.spec), happened)
     }
 
     fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {

@@ -11,8 +11,12 @@ use icp_core::client::ObjectKey;
 use super::claims;
 use crate::cache::{Cluster, NodeId, Storage};
 use crate::framework::{Cycle, FilterPlan, Kept, Part, Plugin, Rejected};
-use crate::model::{Claim, Node, NodeTerm, PodSpec, StorageCapacity, StorageClass, Volume, VolumeSource};
+use crate::model::{
+    Claim, Node, NodeTerm, Pod, PodSpec, StorageCapacity, StorageClass, Volume, VolumeSource,
+};
 use crate::plugins::Shape;
+use crate::plugins::hints;
+use crate::queue::Happened;
 
 const REASON_CONFLICT: &str = "node(s) had volume node affinity conflict";
 const REASON_NONE: &str = "node(s) didn't find available persistent volumes to bind";
@@ -196,6 +200,10 @@ impl Plugin for VolumeBinding {
 
     fn kept(&self) -> Option<Kept> {
         Some(Kept(Part::OnTop))
+    }
+
+    fn hint(&self, pod: &Pod, happened: &Happened<'_>) -> bool {
+        hints::own_claim(pod, happened)
     }
 
     fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {

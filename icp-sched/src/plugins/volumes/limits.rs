@@ -8,7 +8,9 @@ use alloc::string::String;
 use super::claims;
 use crate::cache::{Cluster, NodeId};
 use crate::framework::{Cycle, FilterPlan, Kept, Part, Plugin, Rejected};
-use crate::model::{PodSpec, VolumeSource};
+use crate::model::{Pod, PodSpec, VolumeSource};
+use crate::plugins::hints;
+use crate::queue::Happened;
 
 const REASON: &str = "node(s) exceed max volume count";
 
@@ -45,6 +47,10 @@ impl Plugin for NodeVolumeLimits {
 
     fn kept(&self) -> Option<Kept> {
         Some(Kept(Part::OnTop))
+    }
+
+    fn hint(&self, pod: &Pod, happened: &Happened<'_>) -> bool {
+        hints::volume_limits(pod, happened)
     }
 
     fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {

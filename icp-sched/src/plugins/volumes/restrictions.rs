@@ -8,7 +8,9 @@ use icp_core::client::ObjectKey;
 use super::claims;
 use crate::cache::NodeId;
 use crate::framework::{Cycle, FilterPlan, Kept, Part, Plugin, Rejected};
-use crate::model::VolumeSource;
+use crate::model::{Pod, VolumeSource};
+use crate::plugins::hints;
+use crate::queue::Happened;
 
 const REASON_DISK: &str = "node(s) had no available disk";
 const REASON_SINGLE_POD: &str =
@@ -37,6 +39,10 @@ impl Plugin for VolumeRestrictions {
 
     fn kept(&self) -> Option<Kept> {
         Some(Kept(Part::OnTop))
+    }
+
+    fn hint(&self, pod: &Pod, happened: &Happened<'_>) -> bool {
+        hints::restrictions(pod, happened, excludes)
     }
 
     fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {

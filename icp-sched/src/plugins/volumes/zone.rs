@@ -6,6 +6,9 @@ use alloc::vec::Vec;
 use super::claims;
 use crate::cache::NodeId;
 use crate::framework::{Cycle, FilterPlan, Kept, Part, Plugin, Rejected};
+use crate::model::Pod;
+use crate::plugins::hints;
+use crate::queue::Happened;
 
 const REASON: &str = "node(s) had no available volume zone";
 /// The labels of zones and regions, with their names of before.
@@ -27,6 +30,10 @@ impl Plugin for VolumeZone {
 
     fn kept(&self) -> Option<Kept> {
         Some(Kept(Part::OnTop))
+    }
+
+    fn hint(&self, pod: &Pod, happened: &Happened<'_>) -> bool {
+        hints::own_claim(pod, happened)
     }
 
     fn filter<'a>(&'a self, cycle: Cycle<'a>) -> FilterPlan<'a> {
