@@ -12,6 +12,7 @@ mod status;
 
 pub mod apply;
 pub mod convert;
+pub mod cron;
 pub mod defaults;
 pub mod discovery;
 pub mod fields;

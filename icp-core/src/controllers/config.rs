@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{
-    Controller, daemonset, deployment, disruption, endpointslice, gc, job, namespace, node, podgc,
+    Controller, cronjob, daemonset, deployment, disruption, endpointslice, gc, job, namespace, node, podgc,
     replicaset, serviceaccount, statefulset,
 };
 use crate::api::{Gvr, table};
@@ -86,6 +86,7 @@ impl ManagerConfig {
             namespaced: true,
         });
         let mut controllers: Vec<Box<dyn Controller>> = alloc::vec![
+            Box::new(cronjob::CronJobs::new()),
             Box::new(daemonset::DaemonSets),
             Box::new(deployment::Deployments),
             Box::new(disruption::DisruptionBudgets::new(self.resources.clone())),

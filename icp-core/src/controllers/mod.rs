@@ -18,6 +18,7 @@ mod controller;
 mod manager;
 mod plan;
 
+pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
 pub mod disruption;

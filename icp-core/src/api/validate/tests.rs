@@ -226,6 +226,33 @@ fn others() {
 }
 
 #[test]
+fn schedules_and_time_zones() {
+    let job = |schedule: &str, zone: Value| {
+        let template = json!({"spec":{"template":{"spec":{"restartPolicy":"Never","containers":[{"name":"c","image":"i"}]}}}});
+        let mut spec = json!({"schedule":schedule,"jobTemplate":template});
+        if !zone.is_null() {
+            spec["timeZone"] = zone;
+        }
+        check("batch", "v1", "cronjobs", json!({ "spec": spec }))
+    };
+    assert!(job("*/5 0-3 1,15 jan-mar MON", json!("America/Bahia")).is_empty());
+    assert!(job("@hourly", Value::Null).is_empty());
+    assert_eq!(
+        job("60 * * * *", Value::Null),
+        ["spec.schedule: Invalid value: \"60 * * * *\": end of range (60) above maximum (59): 60"]
+    );
+    assert_eq!(
+        job("@daily", json!("Nowhere")),
+        ["spec.timeZone: Invalid value: \"Nowhere\": unknown time zone Nowhere"]
+    );
+    assert_eq!(
+        job("@daily", json!("")),
+        ["spec.timeZone: Invalid value: \"\": must be nil or non-empty string"]
+    );
+    assert!(job("@daily", json!("Local"))[0].contains("explicit time zone"));
+}
+
+#[test]
 fn disruption_budgets() {
     let budget = |spec: Value| check("policy", "v1", "poddisruptionbudgets", json!({ "spec": spec }));
     for good in

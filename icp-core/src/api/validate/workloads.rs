@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{faults, flag, items, join, list, non_negative, number, pod, text};
 use crate::api::labels::Selector;
 use crate::api::table::ResourceInfo;
-use crate::api::{FieldError, names};
+use crate::api::{FieldError, cron, names};
 
 /// A `metav1.LabelSelector`.
 pub(super) fn selector(selector: Option<&Value>, path: &str, out: &mut Vec<FieldError>) {
@@ -160,64 +160,22 @@ fn job(spec: &Value, path: &str, out: &mut Vec<FieldError>) {
     }
 }
 
-/// The five fields of a cron line, or a macro.
-fn schedule(line: &str) -> Result<(), alloc::string::String> {
-    if line.contains("TZ") {
-        return Err("cannot use TZ or CRON_TZ in schedule, use timeZone field instead".into());
-    }
-    if let Some(word) = line.strip_prefix('@') {
-        let known = ["yearly", "annually", "monthly", "weekly", "daily", "midnight", "hourly"];
-        return if known.contains(&word) || word.starts_with("every ") {
-            Ok(())
-        } else {
-            Err(format!("unrecognized descriptor: {line}"))
-        };
-    }
-    let fields: Vec<&str> = line.split_whitespace().collect();
-    if fields.len() != 5 {
-        return Err(format!("expected exactly 5 fields, found {}: [{line}]", fields.len()));
-    }
-    let names = |i: usize| -> &[&str] {
-        match i {
-            3 => &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
-            4 => &["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
-            _ => &[],
-        }
-    };
-    for (i, (field, (low, high))) in
-        fields.iter().zip([(0, 59), (0, 23), (1, 31), (1, 12), (0, 6)]).enumerate()
-    {
-        for part in field.split(',') {
-            let (range, step) = part.split_once('/').map_or((part, None), |(r, s)| (r, Some(s)));
-            if step.is_some_and(|s| !s.parse::<u32>().is_ok_and(|n| n > 0)) {
-                return Err(format!("failed to parse int from {part}"));
-            }
-            if matches!(range, "*" | "?") {
-                continue;
-            }
-            for bound in range.splitn(2, '-') {
-                let named = names(i).contains(&bound.to_ascii_lowercase().as_str());
-                match bound.parse::<i64>() {
-                    _ if named => {}
-                    Ok(n) if (low..=high).contains(&n) => {}
-                    Ok(n) if n > high => {
-                        return Err(format!("end of range ({n}) above maximum ({high}): {range}"));
-                    }
-                    Ok(n) => return Err(format!("beginning of range ({n}) below minimum ({low}): {range}")),
-                    Err(_) => return Err(format!("failed to parse int from {bound}")),
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
 fn cron_job(spec: &Value, name: &str, out: &mut Vec<FieldError>) {
     let line = text(spec, "schedule");
     if line.is_empty() {
         out.push(FieldError::required("spec.schedule", ""));
-    } else if let Err(detail) = schedule(line) {
-        out.push(FieldError::invalid("spec.schedule", line, detail));
+    } else if let Err(why) = cron::Schedule::parse(line) {
+        out.push(FieldError::invalid("spec.schedule", line, why.0));
+    }
+    if let Some(zone) = spec.get("timeZone").and_then(Value::as_str) {
+        let fault = match zone {
+            "" => Some("must be nil or non-empty string".into()),
+            "Local" => Some(
+                "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones".into(),
+            ),
+            _ => cron::zone(zone).err().map(|e| e.0),
+        };
+        out.extend(fault.map(|why| FieldError::invalid("spec.timeZone", zone, why)));
     }
     if name.len() > 52 {
         out.push(FieldError::invalid("metadata.name", name, "must be no more than 52 characters"));
@@ -298,29 +256,5 @@ pub(super) fn validate(info: &ResourceInfo, object: &Value, out: &mut Vec<FieldE
             cron_job(spec, object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or(""), out)
         }
         _ => {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::schedule;
-
-    #[test]
-    fn schedules() {
-        for good in ["* * * * *", "*/5 0-3 1,15 jan-mar MON", "@hourly", "@every 1h", "0 0 1 1 0"] {
-            assert_eq!(schedule(good), Ok(()), "{good}");
-        }
-        for bad in [
-            "",
-            "* * * *",
-            "60 * * * *",
-            "* * 0 * *",
-            "a * * * *",
-            "*/0 * * * *",
-            "@sometimes",
-            "TZ=UTC * * * * *",
-        ] {
-            assert!(schedule(bad).is_err(), "{bad}");
-        }
     }
 }
