@@ -30,6 +30,6 @@ pub mod validate;
 
 pub use field_error::{FieldError, FieldErrorKind, invalid, invalid_kind};
 pub use gvk::{Gvk, Gvr};
-pub use object::{LeanObject, Object, ObjectMeta, OwnerReference, set_at};
+pub use object::{LeanObject, Object, ObjectMeta, OwnerReference, Parts, set_at};
 pub use quantity::Quantity;
 pub use status::{Status, StatusCause, StatusDetails, reason};

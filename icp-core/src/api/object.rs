@@ -4,6 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -12,8 +13,10 @@ use super::{Gvk, Gvr};
 use crate::base::Time;
 
 mod decode;
+mod parts;
 
 pub use decode::LeanObject;
+pub use parts::Parts;
 
 /// An object of any kind: typed metadata, everything else as it came.
 ///
@@ -39,7 +42,7 @@ pub struct Object {
     pub metadata: ObjectMeta,
     /// All other fields: `spec`, `status`, `data`, and so on.
     #[serde(flatten)]
-    pub rest: Map<String, Value>,
+    pub rest: Parts,
 }
 
 /// `metav1.ObjectMeta`, with unknown fields kept.
@@ -155,8 +158,44 @@ impl Object {
             api_version: api_version.into(),
             kind: kind.into(),
             metadata: ObjectMeta { name: name.into(), namespace: namespace.into(), ..ObjectMeta::default() },
-            rest: Map::new(),
+            rest: Parts::new(),
         }
+    }
+
+    /// Reads an object from a value, whose parts outside metadata are moved and not copied.
+    ///
+    /// ```
+    /// use icp_core::api::Object;
+    /// let value = serde_json::json!({"kind":"Pod","metadata":{"name":"web"},"spec":{"future":1}});
+    /// let pod = Object::from_value(value.clone()).unwrap();
+    /// assert_eq!(serde_json::to_value(pod).unwrap(), value);
+    /// ```
+    ///
+    /// # Errors
+    /// If it is no object, or its metadata does not have the shape of metadata.
+    pub fn from_value(value: Value) -> Result<Self, serde_json::Error> {
+        let Value::Object(mut rest) = value else { return Self::deserialize(value) };
+        let mut text = |name: &str| rest.remove(name).map_or(Ok(String::new()), String::deserialize);
+        let (api_version, kind) = (text("apiVersion")?, text("kind")?);
+        let metadata =
+            rest.remove("metadata").map_or_else(|| Ok(ObjectMeta::default()), ObjectMeta::deserialize)?;
+        Ok(Self { api_version, kind, metadata, rest: rest.into() })
+    }
+
+    /// Reads an object from its JSON text, of which the parts outside metadata share the buffer until somebody looks at
+    /// them; `lean`, without `metadata.managedFields`.
+    ///
+    /// ```
+    /// use icp_core::api::Object;
+    /// let text = r#"{"kind":"Pod","metadata":{"name":"web"},"spec":{"future":1}}"#;
+    /// let pod = Object::from_json(&text.into(), true).unwrap();
+    /// assert_eq!(serde_json::to_string(&pod).unwrap(), text);
+    /// ```
+    ///
+    /// # Errors
+    /// If the text is no JSON object, or its metadata does not have the shape of metadata.
+    pub fn from_json(text: &Bytes, lean: bool) -> Result<Self, serde_json::Error> {
+        decode::read_shared(text, lean)
     }
 
     /// The kind of the object.
@@ -192,10 +231,14 @@ impl Object {
     /// # Errors
     /// If the part does not have the shape of `T`.
     pub fn view<T: DeserializeOwned>(&self, field: &str) -> Result<T, serde_json::Error> {
-        match self.rest.get(field) {
-            Some(value) if !value.is_null() => T::deserialize(value),
-            _ => T::deserialize(Value::Object(Map::new())),
-        }
+        self.rest.view(field)
+    }
+
+    /// The JSON text of a part, if the object was read by [`Object::from_json`] and the part was not changed since. Parts
+    /// with the same text are equal.
+    #[must_use]
+    pub fn text(&self, field: &str) -> Option<&[u8]> {
+        self.rest.text(field)
     }
 
     /// The owner that manages this object.

@@ -151,7 +151,7 @@ impl LeaderElector {
         self.state = State::Idle;
         let Some((lease, _)) = self.observed.as_ref().filter(|_| leading) else { return };
         let mut lease = Object::clone(lease);
-        let spec = lease.rest.entry("spec").or_insert_with(|| Value::Object(Map::new()));
+        let spec = lease.rest.get_or_insert_with("spec", || Value::Object(Map::new()));
         if let Value::Object(spec) = spec {
             spec.insert("holderIdentity".into(), json!(""));
             spec.insert("leaseDurationSeconds".into(), json!(1));
@@ -304,7 +304,7 @@ impl LeaderElector {
             },
             |l| Object::clone(l),
         );
-        let spec = next.rest.entry("spec").or_insert_with(|| Value::Object(Map::new()));
+        let spec = next.rest.get_or_insert_with("spec", || Value::Object(Map::new()));
         if !spec.is_object() {
             *spec = Value::Object(Map::new());
         }

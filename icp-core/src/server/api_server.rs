@@ -221,11 +221,17 @@ impl ApiServer {
 
     async fn serve(&self, request: Request<Bytes>) -> Result<Response<Body>, Status> {
         let request = negotiate::from_protobuf(request)?;
+        self.boot().await?;
+        self.route(request).await
+    }
+
+    /// Writes what a new cluster has, before the first request is answered.
+    pub(super) async fn boot(&self) -> Result<(), Status> {
         if !self.0.booted.load(Ordering::Acquire) {
             self.bootstrap().await?;
             self.0.booted.store(true, Ordering::Release);
         }
-        self.route(request).await
+        Ok(())
     }
 }
 

@@ -23,6 +23,11 @@ pub enum AuthnMode {
 }
 
 impl ApiServer {
+    /// From whom a request is that came through no shell and does not say.
+    pub(super) fn in_process_user(&self) -> UserInfo {
+        self.0.options.in_process_user.clone().unwrap_or_else(UserInfo::anonymous)
+    }
+
     pub(super) async fn authenticate(&self, parts: &Parts) -> Result<UserInfo, Status> {
         let user = match parts.extensions.get::<UserInfo>() {
             Some(user) => user.clone(),
@@ -33,9 +38,7 @@ impl ApiServer {
                     let audiences = [self.0.options.issuer.clone()];
                     self.verify_token(token.trim(), &audiences).await.ok_or_else(failure::unauthorized)?.0
                 }
-                None if parts.extensions.get::<AuthnMode>().is_none() => {
-                    self.0.options.in_process_user.clone().unwrap_or_else(UserInfo::anonymous)
-                }
+                None if parts.extensions.get::<AuthnMode>().is_none() => self.in_process_user(),
                 None => UserInfo::anonymous(),
             },
         };

@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::context::Context;
+use super::input::Input;
 use super::store::{Commit, Extra};
 use super::write::{Change, TRIES_MAX, checked_size};
 use super::{Body, codec, failure};
@@ -257,7 +258,7 @@ fn apply(stored: &[u8], mut edits: Vec<Edit>) -> Option<Bytes> {
 
 impl Context {
     /// Binds a pod to a node.
-    pub(super) async fn bind(&mut self, body: &[u8]) -> Result<Response<Body>, Status> {
+    pub(super) async fn bind(&mut self, body: &Input) -> Result<Response<Body>, Status> {
         let binding = self.decode_other(body, &Gvk::new("", "v1", "Binding"))?;
         let text = |p: &str| binding.pointer(p).and_then(Value::as_str).unwrap_or("").to_string();
         let (node, kind) = (text("/target/name"), text("/target/kind"));
@@ -277,8 +278,7 @@ impl Context {
             let info = self.info.clone();
             self.change(&Change::With(Box::new(move |old| wish.change(&info, old)))).await?;
         }
-        let status = Status { code: 201, ..Status::default() };
-        Ok(self.respond_bytes(201, serde_json::to_vec(&status).unwrap_or_default()))
+        Ok(self.respond_status(Status { code: 201, ..Status::default() }))
     }
 
     /// Binds a pod by changing its stored bytes; false if that cannot be done and nothing is written.

@@ -11,6 +11,8 @@ use bytes::Bytes;
 use futures_core::Stream;
 use http_body::{Frame, SizeHint};
 
+use crate::client::{EventStream, Reply};
+
 /// A stream of chunks; the body ends with the stream.
 pub type Chunks = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
@@ -26,6 +28,16 @@ pub struct Body(Inner);
 enum Inner {
     Buffers(VecDeque<Bytes>),
     Stream(Chunks),
+    Direct(Box<Direct>),
+}
+
+/// An answer for a client in the same process, which asked for values instead of bytes.
+#[expect(clippy::large_enum_variant, reason = "a body holds it behind a pointer")]
+pub(super) enum Direct {
+    /// Of a request.
+    Reply(Reply),
+    /// Of a watch.
+    Events(EventStream),
 }
 
 impl Body {
@@ -47,6 +59,19 @@ impl Body {
         Self(Inner::Stream(chunks))
     }
 
+    /// An answer that is no bytes; only a request that asked for it may be answered so.
+    pub(super) fn direct(answer: Direct) -> Self {
+        Self(Inner::Direct(Box::new(answer)))
+    }
+
+    /// The answer as a value, or the body if it is bytes.
+    pub(super) fn into_direct(self) -> Result<Direct, Self> {
+        match self.0 {
+            Inner::Direct(answer) => Ok(*answer),
+            other => Err(Self(other)),
+        }
+    }
+
     /// The whole body if no part of it has yet to come.
     #[must_use]
     pub fn into_bytes(self) -> Option<Bytes> {
@@ -55,7 +80,7 @@ impl Body {
                 Some(buffers.pop_front().unwrap_or_default())
             }
             Inner::Buffers(buffers) => Some(buffers.into_iter().collect::<Vec<_>>().concat().into()),
-            Inner::Stream(_) => None,
+            Inner::Stream(_) | Inner::Direct(_) => None,
         }
     }
 
@@ -63,7 +88,7 @@ impl Body {
     #[must_use]
     pub fn into_stream(self) -> Option<Chunks> {
         match self.0 {
-            Inner::Buffers(_) => None,
+            Inner::Buffers(_) | Inner::Direct(_) => None,
             Inner::Stream(chunks) => Some(chunks),
         }
     }
@@ -74,6 +99,7 @@ impl core::fmt::Debug for Body {
         match &self.0 {
             Inner::Buffers(b) => write!(f, "Body({} bytes)", b.iter().map(Bytes::len).sum::<usize>()),
             Inner::Stream(_) => f.write_str("Body(stream)"),
+            Inner::Direct(_) => f.write_str("Body(value)"),
         }
     }
 }
@@ -109,17 +135,23 @@ impl http_body::Body for Body {
             Inner::Stream(chunks) => {
                 chunks.as_mut().poll_next(cx).map(|next| next.map(|b| Ok(Frame::data(b))))
             }
+            Inner::Direct(_) => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(&self.0, Inner::Buffers(b) if b.is_empty())
+        match &self.0 {
+            Inner::Buffers(b) => b.is_empty(),
+            Inner::Stream(_) => false,
+            Inner::Direct(_) => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Inner::Buffers(b) => SizeHint::with_exact(b.iter().map(|b| b.len() as u64).sum()),
             Inner::Stream(_) => SizeHint::default(),
+            Inner::Direct(_) => SizeHint::with_exact(0),
         }
     }
 }

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use serde_json::{Map, Value};
 
-use crate::api::Status;
+use crate::api::{Object, Status};
 use crate::client::WatchKind;
 use crate::storage::Revision;
 
@@ -130,6 +130,15 @@ pub fn decode(stored: &[u8], revision: Revision) -> Result<Value, Status> {
         .map_err(|e| super::failure::internal(format!("a stored object is not JSON: {e}")))?;
     set_revision(&mut object, revision);
     Ok(object)
+}
+
+/// A stored object with its resourceVersion, as a client reads it, and without `metadata.managedFields` if it is to be lean,
+/// as in lists and watches; `None` if it cannot be read. Its parts share the stored bytes.
+#[must_use]
+pub fn object(stored: &Bytes, revision: Revision, lean: bool) -> Option<Object> {
+    let mut object = Object::from_json(stored, lean).ok()?;
+    object.metadata.resource_version = revision.to_string();
+    Some(object)
 }
 
 /// The line of a watch, with its line end.

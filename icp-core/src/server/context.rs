@@ -9,14 +9,16 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, USER_AGENT, WARNING};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
+use super::body::Direct;
+use super::input::Input;
 use super::negotiate::Accept;
 use super::{ApiServer, Body, Query, RequestInfo, UserInfo, codec, failure, negotiate, options};
 use crate::api::printer::{self, IncludeObject};
-use crate::api::schema::{BodyFormat, DecodeError, Decoded, Schema, decode, decode_with};
+use crate::api::schema::{BodyFormat, DecodeError, Decoded, Schema, decode, decode_object, decode_with};
 use crate::api::table::ResourceInfo;
-use crate::api::{FieldError, Gvk, Status, apply, invalid, set_at};
+use crate::api::{FieldError, Gvk, Object, Status, apply, invalid, set_at};
 use crate::base::Time;
-use crate::client::PatchKind;
+use crate::client::{PatchKind, Reply};
 use crate::storage::Revision;
 
 /// Most warnings of one response.
@@ -55,6 +57,8 @@ pub(super) struct Context {
     pub(super) dry_run: bool,
     pub(super) field_validation: FieldValidation,
     pub(super) warnings: Vec<String>,
+    /// The client is in this process and wants values instead of bytes.
+    pub(super) direct: bool,
 }
 
 impl Context {
@@ -65,6 +69,7 @@ impl Context {
         query: Query,
         headers: HeaderMap,
         user: UserInfo,
+        direct: bool,
     ) -> Result<Self, Status> {
         let apply = negotiate::patch_kind(&headers) == Ok(PatchKind::Apply);
         let options = options::write(request.verb, &query, apply)?;
@@ -80,6 +85,7 @@ impl Context {
             dry_run: options.dry_run,
             field_validation: options.field_validation,
             warnings: Vec::new(),
+            direct,
         })
     }
 
@@ -107,6 +113,7 @@ impl Context {
             dry_run: false,
             field_validation: FieldValidation::Ignore,
             warnings: Vec::new(),
+            direct: false,
         }
     }
 
@@ -140,9 +147,20 @@ impl Context {
     }
 
     /// Reads the body as an object of the resource.
-    pub(super) fn decode(&mut self, body: &[u8]) -> Result<Value, Status> {
+    pub(super) fn decode(&mut self, body: &Input) -> Result<Value, Status> {
         let format = negotiate::body_format(&self.headers)?;
-        let decoded = decode(&self.info, body, format).map_err(|e| self.undecodable(body, format, &e))?;
+        let read = match body {
+            Input::Object(object) => decode_object(self.info.schema(), &self.info.kind, object).ok(),
+            Input::Bytes(_) => None,
+        };
+        let decoded = match read {
+            Some(decoded) => decoded,
+            None => {
+                // A fault is told in the words for bytes.
+                let body = body.bytes();
+                decode(&self.info, &body, format).map_err(|e| self.undecodable(&body, format, &e))?
+            }
+        };
         self.check_kind(&decoded.value)?;
         let object = self.check_fields(decoded).map_err(|why| self.unreadable(&why))?;
         let object = self.with_kind(object);
@@ -176,8 +194,14 @@ impl Context {
     }
 
     /// Reads the body as an object of another kind (a subresource's), leniently. An empty body is an empty object.
-    pub(super) fn decode_other(&self, body: &[u8], gvk: &Gvk) -> Result<Value, Status> {
+    pub(super) fn decode_other(&self, body: &Input, gvk: &Gvk) -> Result<Value, Status> {
+        if let Input::Object(object) = body
+            && let Ok(decoded) = decode_object(Schema::of(gvk), &gvk.kind, object)
+        {
+            return Ok(decoded.value);
+        }
         let format = negotiate::body_format(&self.headers).unwrap_or(BodyFormat::Json);
+        let body = body.bytes();
         if body.is_empty() {
             return Ok(json!({}));
         }
@@ -187,7 +211,7 @@ impl Context {
             failure::bad_request(text)
         };
         let decoded =
-            decode_with(Schema::of(gvk), &gvk.kind, body, format).map_err(|e| refuse(e.to_string()))?;
+            decode_with(Schema::of(gvk), &gvk.kind, &body, format).map_err(|e| refuse(e.to_string()))?;
         match decoded.value {
             value @ Value::Object(_) => Ok(value),
             _ => Err(refuse("it is not an object".into())),
@@ -330,6 +354,14 @@ impl Context {
         self.respond_bytes(code, serde_json::to_vec(value).unwrap_or_default())
     }
 
+    /// A success without an object.
+    pub(super) fn respond_status(&self, status: Status) -> Response<Body> {
+        if self.direct {
+            return Response::new(Body::direct(Direct::Reply(Reply::Status(status))));
+        }
+        self.respond_bytes(status.code, serde_json::to_vec(&status).unwrap_or_default())
+    }
+
     /// Whether objects are sent as they are stored.
     pub(super) fn stored_form(&self) -> bool {
         self.info.storage_gvk == self.info.gvk()
@@ -351,12 +383,27 @@ impl Context {
         stored: &Bytes,
         revision: Revision,
     ) -> Result<Response<Body>, Status> {
+        if self.direct
+            && let Some(object) = self.stored_object(stored, revision)
+        {
+            return Ok(Response::new(Body::direct(Direct::Reply(Reply::Object(Arc::new(object))))));
+        }
         if matches!(self.accept, Accept::Json | Accept::Yaml) && self.stored_form() {
             return Ok(self.respond_bytes(code, codec::with_revision(stored, revision)));
         }
         let mut object = codec::decode(stored, revision)?;
         super::version::from_storage(&self.info, &mut object);
         Ok(self.respond_object(code, &object))
+    }
+
+    /// A stored object of the request's version; `None` if it cannot be read.
+    fn stored_object(&self, stored: &Bytes, revision: Revision) -> Option<Object> {
+        if self.stored_form() {
+            return codec::object(stored, revision, false);
+        }
+        let mut object = codec::decode(stored, revision).ok()?;
+        super::version::from_storage(&self.info, &mut object);
+        Object::from_value(object).ok()
     }
 
     /// An object of the request's version in the form that the client wants.
@@ -389,6 +436,6 @@ impl Context {
             }),
             ..Status::default()
         };
-        self.respond_bytes(200, serde_json::to_vec(&status).unwrap_or_default())
+        self.respond_status(status)
     }
 }

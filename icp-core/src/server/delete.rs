@@ -8,6 +8,7 @@ use http::Response;
 use serde_json::{Value, json};
 
 use super::context::Context;
+use super::input::Input;
 use super::plan::{self, DeleteOptions, Deletion};
 use super::store::Commit;
 use super::{Body, codec, custom, failure, options};
@@ -42,7 +43,7 @@ pub(super) enum Deleted {
 
 impl Context {
     /// The options in the body, and those in the query where the body says nothing.
-    pub(super) fn delete_options(&self, body: &[u8]) -> Result<DeleteOptions, Status> {
+    pub(super) fn delete_options(&self, body: &Input) -> Result<DeleteOptions, Status> {
         let value = self.decode_other(body, &Gvk::new("meta.k8s.io", "v1", "DeleteOptions"))?;
         let text = |p: &str| value.pointer(p).and_then(Value::as_str).map(ToString::to_string);
         let query = |k: &str| Some(self.query.text(k).to_string()).filter(|v| !v.is_empty());
@@ -79,7 +80,7 @@ impl Context {
         })
     }
 
-    pub(super) async fn delete(&mut self, body: &[u8]) -> Result<Response<Body>, Status> {
+    pub(super) async fn delete(&mut self, body: &Input) -> Result<Response<Body>, Status> {
         let options = self.delete_options(body)?;
         let name = self.request.name.clone();
         match self.remove(&name, &options).await? {
@@ -152,7 +153,7 @@ impl Context {
         Err(failure::conflict(info, name, failure::MODIFIED))
     }
 
-    pub(super) async fn delete_collection(&mut self, body: &[u8]) -> Result<Response<Body>, Status> {
+    pub(super) async fn delete_collection(&mut self, body: &Input) -> Result<Response<Body>, Status> {
         let options = self.delete_options(body)?;
         let filter = self.filter()?;
         let page = self.page(&filter).await?;

@@ -9,6 +9,7 @@ use http::Response;
 use serde_json::{Value, json};
 
 use super::context::Context;
+use super::input::Input;
 use super::plan::{self, DeleteOptions};
 use super::write::{Change, TRIES_MAX};
 use super::{Body, codec, failure, store};
@@ -159,14 +160,15 @@ fn preconditions(pod: &Value, options: &DeleteOptions) -> Result<(), Status> {
 }
 
 impl Context {
-    pub(super) async fn evict(&mut self, body: &[u8]) -> Result<Response<Body>, Status> {
+    pub(super) async fn evict(&mut self, body: &Input) -> Result<Response<Body>, Status> {
         let mut eviction = self.decode_other(body, &Gvk::new("policy", "v1", "Eviction"))?;
         plan::identify(&self.info, self.namespace(), "", &mut eviction)?;
         if codec::meta_str(&eviction, "name") != self.request.name {
             return Err(failure::bad_request("name in URL does not match name in Eviction object"));
         }
         let options = eviction.get("deleteOptions").cloned().unwrap_or_else(|| json!({}));
-        let options = self.delete_options(&serde_json::to_vec(&options).unwrap_or_default())?;
+        let options =
+            self.delete_options(&Input::Bytes(serde_json::to_vec(&options).unwrap_or_default().into()))?;
         self.evict_pod(&options).await?;
         let status = Status { code: 201, ..Status::default() };
         Ok(self.respond_value(201, &serde_json::to_value(status).unwrap_or_default()))

@@ -28,6 +28,7 @@ mod context;
 mod custom;
 mod delete;
 mod eviction;
+mod input;
 mod nodes;
 mod nonresource;
 mod options;

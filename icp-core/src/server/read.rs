@@ -1,6 +1,7 @@
 //! Get and list.
 
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use base64::Engine as _;
@@ -10,13 +11,15 @@ use http::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::body::Direct;
 use super::context::Context;
 use super::negotiate::Accept;
 use super::{Body, codec, failure};
 use crate::api::fields::FieldSelector;
 use crate::api::labels::Selector;
-use crate::api::{Status, printer};
+use crate::api::{Object, Status, printer};
 use crate::base::limits::LIST_PAGE_MAX;
+use crate::client::Reply;
 use crate::storage::{KeyRange, KeyValue, RangeRequest, Revision, StorageError};
 
 /// Which objects of a collection a request means.
@@ -230,6 +233,16 @@ impl Context {
                 map.insert("remainingItemCount".into(), remaining.into());
             }
         }
+        if self.direct
+            && let Some(items) = self.list_objects(&page)
+        {
+            let reply = Reply::List {
+                items,
+                resource_version: page.revision.to_string(),
+                continue_token: page.next.filter(|t| !t.is_empty()),
+            };
+            return Ok(Response::new(Body::direct(Direct::Reply(reply))));
+        }
         if matches!(self.accept, Accept::Json | Accept::Yaml) {
             return Ok(self.respond_bytes(200, self.list_bytes(&meta, page)?));
         }
@@ -247,8 +260,21 @@ impl Context {
         Ok(self.respond_value(200, &list))
     }
 
+    /// The objects of a page as a client reads them; `None` if one cannot be read.
+    fn list_objects(&self, page: &Page) -> Option<Vec<Arc<Object>>> {
+        let items = page.items.iter().map(|(kv, parsed)| {
+            let object = if self.stored_form() {
+                codec::object(&kv.value, kv.mod_revision, true)?
+            } else {
+                lean(Object::from_value(self.item(kv, parsed.clone()).ok()?).ok()?)
+            };
+            Some(Arc::new(object))
+        });
+        items.collect()
+    }
+
     /// A stored object in the request's version.
-    fn item(&self, kv: &KeyValue, parsed: Option<Value>) -> Result<Value, Status> {
+    pub(super) fn item(&self, kv: &KeyValue, parsed: Option<Value>) -> Result<Value, Status> {
         match parsed {
             Some(value) => Ok(value),
             None => {
@@ -282,6 +308,12 @@ impl Context {
         out.put_slice(b"]}");
         Ok(out.freeze())
     }
+}
+
+/// An object without what lists and watches leave out.
+pub(super) fn lean(mut object: Object) -> Object {
+    object.metadata.rest.remove("managedFields");
+    object
 }
 
 fn rest_of(key: &[u8], prefix: &str) -> String {

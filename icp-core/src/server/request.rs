@@ -168,6 +168,11 @@ impl Query {
         Self(text.split('&').filter(|p| !p.is_empty()).map(pair).collect())
     }
 
+    /// The query of these keys and values.
+    pub(super) const fn from_pairs(pairs: Vec<(String, String)>) -> Self {
+        Self(pairs)
+    }
+
     /// The first value of a key.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {

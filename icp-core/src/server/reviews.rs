@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::auth::rbac::Attributes;
 use super::context::Context;
+use super::input::Input;
 use super::{Body, UserInfo, codec, failure};
 use crate::api::resources::PODS;
 use crate::api::{Status, set_at};
@@ -22,7 +23,7 @@ fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
 }
 
 impl Context {
-    pub(super) async fn review(&mut self, body: &[u8]) -> Result<Response<Body>, Status> {
+    pub(super) async fn review(&mut self, body: &Input) -> Result<Response<Body>, Status> {
         let kind = self.info.kind.clone();
         let mut review = self.decode(body)?;
         if review.get("metadata").is_none() {

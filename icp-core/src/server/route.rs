@@ -3,13 +3,24 @@
 use alloc::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 
 use super::auth::rbac::Attributes;
 use super::context::Context;
-use super::{ApiServer, Body, Query, RequestInfo, failure, options};
+use super::input::Input;
+use super::{ApiServer, Body, Query, RequestInfo, UserInfo, failure, options};
 use crate::api::table::{self, ResourceInfo};
 use crate::api::{Status, names};
+
+/// A request for a resource, and who asks.
+pub(super) struct Asked {
+    pub(super) info: RequestInfo,
+    pub(super) query: Query,
+    pub(super) headers: HeaderMap,
+    pub(super) user: UserInfo,
+    /// Whether the answer may be values instead of bytes.
+    pub(super) direct: bool,
+}
 
 impl ApiServer {
     pub(super) async fn route(&self, request: Request<Bytes>) -> Result<Response<Body>, Status> {
@@ -29,6 +40,17 @@ impl ApiServer {
             }
             return self.nonresource(&parts.headers, &info, &query).await;
         }
+        let asked = Asked { info, query, headers: parts.headers.clone(), user, direct: false };
+        self.answer(asked, Request::from_parts(parts, body.into())).await
+    }
+
+    /// Answers a request for a resource of a user who is known.
+    pub(super) async fn answer(
+        &self,
+        asked: Asked,
+        request: Request<Input>,
+    ) -> Result<Response<Body>, Status> {
+        let Asked { info, query, headers, user, direct } = asked;
         let ask = Attributes {
             verb: info.verb,
             group: &info.group,
@@ -60,8 +82,8 @@ impl ApiServer {
         {
             return Err(failure::no_such_path());
         }
-        let context = Context::new(self.clone(), resource, info, query, parts.headers.clone(), user)?;
-        context.dispatch(Request::from_parts(parts, body)).await
+        let context = Context::new(self.clone(), resource, info, query, headers, user, direct)?;
+        context.dispatch(request).await
     }
 
     /// The resource of a group and version: built in, or made by a custom resource definition.
@@ -79,7 +101,7 @@ impl ApiServer {
 }
 
 impl Context {
-    async fn dispatch(mut self, request: Request<Bytes>) -> Result<Response<Body>, Status> {
+    async fn dispatch(mut self, request: Request<Input>) -> Result<Response<Body>, Status> {
         let verb = self.request.verb;
         let faults = names::path_segment(&self.request.name);
         if !faults.is_empty() {

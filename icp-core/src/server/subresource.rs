@@ -5,11 +5,11 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use bytes::Bytes;
 use http::{Request, Response};
 use serde_json::{Value, json};
 
 use super::context::Context;
+use super::input::Input;
 use super::write::Change;
 use super::{Body, codec, failure};
 use crate::api::labels::Selector;
@@ -40,7 +40,7 @@ fn pointer(path: &str) -> String {
 }
 
 impl Context {
-    pub(super) async fn subresource(mut self, request: Request<Bytes>) -> Result<Response<Body>, Status> {
+    pub(super) async fn subresource(mut self, request: Request<Input>) -> Result<Response<Body>, Status> {
         let body = request.body().clone();
         let (kind, sub, verb) = (self.info.kind.clone(), self.request.subresource.clone(), self.request.verb);
         match (kind.as_str(), sub.as_str(), verb) {
@@ -59,7 +59,7 @@ impl Context {
             ("Pod", "eviction", "create") => self.evict(&body).await,
             ("ServiceAccount", "token", "create") => self.token(&body).await,
             ("Pod", "log" | "exec" | "attach" | "portforward" | "proxy", _)
-            | ("Node" | "Service", "proxy", _) => self.forward(request).await,
+            | ("Node" | "Service", "proxy", _) => self.forward(request.map(Input::into_bytes)).await,
             _ => Err(failure::method_not_allowed()),
         }
     }
@@ -106,7 +106,7 @@ impl Context {
         }))
     }
 
-    async fn write_scale(&mut self, body: &[u8]) -> Result<Response<Body>, Status> {
+    async fn write_scale(&mut self, body: &Input) -> Result<Response<Body>, Status> {
         let scale = if self.request.verb == "patch" {
             let before = self.scale_of(&self.current().await?)?;
             match self.decode_patch(body)? {
@@ -157,7 +157,7 @@ impl Context {
     }
 
     /// Replaces `spec.finalizers` of a namespace; without any, and marked for deletion, it goes.
-    async fn finalize(&mut self, body: &[u8]) -> Result<Response<Body>, Status> {
+    async fn finalize(&mut self, body: &Input) -> Result<Response<Body>, Status> {
         let object = self.decode(body)?;
         let finalizers = object.pointer("/spec/finalizers").cloned().unwrap_or_else(|| json!([]));
         let version = codec::meta_str(&object, "resourceVersion").to_string();
@@ -174,7 +174,7 @@ impl Context {
     }
 
     /// Approval writes the conditions of a request and nothing else.
-    async fn approve(&mut self, body: &[u8]) -> Result<Response<Body>, Status> {
+    async fn approve(&mut self, body: &Input) -> Result<Response<Body>, Status> {
         let conditions = |object: &Value| object.pointer("/status/conditions").cloned();
         let change = if self.request.verb == "patch" {
             let Change::Patch(kind, p) = self.decode_patch(body)? else {
@@ -201,7 +201,7 @@ impl Context {
     }
 
     /// Ephemeral containers and resources are written through a subresource of their own.
-    async fn part_of_pod(&mut self, body: &[u8]) -> Result<Response<Body>, Status> {
+    async fn part_of_pod(&mut self, body: &Input) -> Result<Response<Body>, Status> {
         let ephemeral = self.request.subresource == "ephemeralcontainers";
         let keep = move |old: &Value, wanted: &Value| {
             let mut new = old.clone();
@@ -243,7 +243,7 @@ impl Context {
     }
 
     /// Signs a token for a service account (KEP-1205).
-    async fn token(&mut self, body: &[u8]) -> Result<Response<Body>, Status> {
+    async fn token(&mut self, body: &Input) -> Result<Response<Body>, Status> {
         let mut request =
             self.decode_other(body, &Gvk::new("authentication.k8s.io", "v1", "TokenRequest"))?;
         let account = self.current().await?;

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::api_server::lock;
 use super::context::Context;
+use super::input::Input;
 use super::store::Commit;
 use super::{Body, codec, failure, negotiate, plan};
 use crate::api::schema::{BodyFormat, decode};
@@ -50,19 +51,19 @@ pub(super) fn checked_size(stored: Bytes) -> Result<Bytes, Status> {
 }
 
 impl Context {
-    pub(super) async fn create(&mut self, body: &[u8]) -> Result<Response<Body>, Status> {
+    pub(super) async fn create(&mut self, body: &Input) -> Result<Response<Body>, Status> {
         let object = self.decode(body)?;
         let written = self.insert(object, true).await?;
         self.respond_stored(201, &written.stored, written.revision)
     }
 
-    pub(super) async fn update(&mut self, body: &[u8]) -> Result<Response<Body>, Status> {
+    pub(super) async fn update(&mut self, body: &Input) -> Result<Response<Body>, Status> {
         let object = self.decode(body)?;
         let written = self.change(&Change::Put(object)).await?;
         self.respond_written(&written)
     }
 
-    pub(super) async fn patch(&mut self, body: &[u8]) -> Result<Response<Body>, Status> {
+    pub(super) async fn patch(&mut self, body: &Input) -> Result<Response<Body>, Status> {
         let change = self.decode_patch(body)?;
         let written = self.change(&change).await?;
         self.respond_written(&written)
@@ -72,14 +73,15 @@ impl Context {
         self.respond_stored(if written.created { 201 } else { 200 }, &written.stored, written.revision)
     }
 
-    pub(super) fn decode_patch(&mut self, body: &[u8]) -> Result<Change, Status> {
+    pub(super) fn decode_patch(&mut self, body: &Input) -> Result<Change, Status> {
         let kind = negotiate::patch_kind(&self.headers)?;
         if kind != PatchKind::Apply {
-            let patch = serde_json::from_slice(body)
+            let patch = serde_json::from_slice(&body.bytes())
                 .map_err(|e| failure::bad_request(alloc::format!("error decoding patch: {e}")))?;
             return Ok(Change::Patch(kind, patch));
         }
-        let decoded = decode(&self.info, body, BodyFormat::Yaml).map_err(|e| e.to_status(&self.info))?;
+        let decoded =
+            decode(&self.info, &body.bytes(), BodyFormat::Yaml).map_err(|e| e.to_status(&self.info))?;
         self.check_kind(&decoded.value)?;
         let config = self.check_fields(decoded).map_err(|why| self.unreadable(&why))?;
         let config = self.with_kind(config);
@@ -114,7 +116,8 @@ impl Context {
         self.stamp(&mut object);
         let generated = codec::meta_str(&object, "name").is_empty();
         for _ in 0..NAMES_MAX {
-            let mut object = object.clone();
+            // A given name is tried once.
+            let mut object = if generated { object.clone() } else { core::mem::take(&mut object) };
             if generated {
                 let suffix = lock(&self.server.0.rng).name_suffix(5);
                 let name = names::generate(codec::meta_str(&object, "generateName"), &suffix);
@@ -162,9 +165,14 @@ impl Context {
                 }
             };
             let extra = self.allocate(&mut object, None).await?;
-            let mut stored = object.clone();
-            super::version::to_storage(info, &mut stored);
-            let stored = checked_size(codec::encode(&stored))?;
+            let stored = if self.stored_form() {
+                codec::encode(&object)
+            } else {
+                let mut stored = object.clone();
+                super::version::to_storage(info, &mut stored);
+                codec::encode(&stored)
+            };
+            let stored = checked_size(stored)?;
             if self.dry_run {
                 if self.server.kv(&key).await?.is_some() {
                     return Err(failure::already_exists(info, name));

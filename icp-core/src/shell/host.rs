@@ -5,23 +5,35 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::clock::SystemClock;
 use crate::base::Machine;
-use crate::client::{ApiError, ApiRequest, Client, ClientEffect, ClientEvent, RequestId, WatchEvent};
+use crate::client::{ApiError, ApiRequest, Client, ClientEffect, ClientEvent, Reply, RequestId, WatchEvent};
 use crate::server::Clock as _;
 
 /// Most requests of one machine that are under way at once.
 pub const REQUESTS_MAX: usize = 64;
-/// Most events that wait for one machine; who sends more waits.
-pub const MAILBOX_MAX: usize = 4096;
+/// Most letters that wait for one machine; who sends more waits. A letter is one event of [`Mailbox::send`], or up to
+/// [`LETTER_EVENTS_MAX`] answers or events of a watch that were there at once.
+pub const MAILBOX_MAX: usize = 1024;
+/// Most answers or events of a watch in one letter.
+pub const LETTER_EVENTS_MAX: usize = 32;
 
+/// Most letters that are taken before deadlines and the end are looked at.
+const LETTERS_AT_ONCE: usize = 16;
+
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the largest is the end of a watch, which is rare and small enough"
+)]
 enum Letter<E> {
     Event(E),
-    Client(ClientEvent),
-    Watch { id: RequestId, opened: u64, event: Result<WatchEvent, Option<ApiError>> },
+    Replies(Vec<(RequestId, Result<Reply, ApiError>)>),
+    Watch { id: RequestId, opened: u64, events: Vec<WatchEvent> },
+    WatchEnded { id: RequestId, opened: u64, error: Option<ApiError> },
 }
 
 /// Sends events to a machine that a [`Host`] runs.
@@ -54,16 +66,19 @@ impl<E> Mailbox<E> {
     pub fn try_send(&self, event: E) -> Result<(), E> {
         self.tx.try_send(Letter::Event(event)).map_err(|e| match e.into_inner() {
             Letter::Event(event) => event,
-            Letter::Client(_) | Letter::Watch { .. } => unreachable!("only an event was sent"),
+            Letter::Replies(_) | Letter::Watch { .. } | Letter::WatchEnded { .. } => {
+                unreachable!("only an event was sent")
+            }
         })
     }
 }
 
 /// A machine, its client and its mailbox.
 ///
-/// The host is a loop on one task: it takes the next event or deadline, calls the machine, and performs the
-/// effects. Requests run beside it, at most [`REQUESTS_MAX`] at once, in the order in which the machine asked; each
-/// watch is a task that ends with the host. After `CloseWatch` no event of that watch reaches the machine.
+/// The host is a loop on one task: it takes what is there, or waits for the next event or deadline, calls the machine
+/// with one event after the other, and performs the effects of each. Requests run beside it, at most [`REQUESTS_MAX`]
+/// at once, in the order in which the machine asked; each watch is a task that ends with the host. After `CloseWatch`
+/// no event of that watch reaches the machine.
 ///
 /// ```no_run
 /// # use std::sync::Arc;
@@ -96,6 +111,8 @@ pub struct Host<M: Machine> {
     tx: mpsc::Sender<Letter<M::Event>>,
     rx: mpsc::Receiver<Letter<M::Event>>,
     requests: Arc<Semaphore>,
+    /// What the machine asked for since requests were last sent off.
+    asked: Vec<(RequestId, ApiRequest)>,
     watches: BTreeMap<RequestId, (u64, JoinHandle<()>)>,
     opened: u64,
     stop: Option<watch::Receiver<bool>>,
@@ -130,6 +147,7 @@ where
             tx,
             rx,
             requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
+            asked: Vec::new(),
             watches: BTreeMap::new(),
             opened: 0,
             stop: None,
@@ -156,16 +174,14 @@ where
         M: Send,
     {
         let mailbox = self.mailbox();
-        let mut effects = Vec::new();
+        let mut handler = |effect| handler(effect, &mailbox);
+        let (mut effects, mut letters) = (Vec::new(), Vec::new());
         let mut stop = self.stop.take();
         // A machine that starts itself does so at its first wake.
         self.machine.wake(self.clock.now(), &mut effects);
+        self.perform(&mut effects, &mut handler);
         loop {
-            for effect in effects.drain(..) {
-                if let Some(effect) = handler(effect, &mailbox) {
-                    self.perform(effect);
-                }
-            }
+            self.send_requests();
             let deadline = self.machine.deadline();
             let timer = async {
                 match deadline {
@@ -182,59 +198,115 @@ where
             tokio::select! {
                 biased;
                 () = stopped => return,
-                letter = self.rx.recv() => match letter {
-                    Some(letter) => self.deliver(letter, &mut effects),
-                    None => return,
-                },
-                () = timer => self.machine.wake(self.clock.now(), &mut effects),
+                some = self.rx.recv_many(&mut letters, LETTERS_AT_ONCE) => {
+                    if some == 0 {
+                        return;
+                    }
+                }
+                () = timer => {
+                    self.machine.wake(self.clock.now(), &mut effects);
+                    self.perform(&mut effects, &mut handler);
+                }
+            }
+            for letter in letters.drain(..) {
+                self.deliver(letter, &mut effects, &mut handler);
             }
         }
     }
 
-    fn deliver(&mut self, letter: Letter<M::Event>, effects: &mut Vec<M::Effect>) {
-        let now = self.clock.now();
-        let event = match letter {
-            Letter::Event(event) => event,
-            Letter::Client(event) => event.into(),
-            Letter::Watch { id, opened, event } => {
-                if self.watches.get(&id).is_none_or(|(current, _)| *current != opened) {
-                    return;
+    fn deliver(
+        &mut self,
+        letter: Letter<M::Event>,
+        effects: &mut Vec<M::Effect>,
+        handler: &mut impl FnMut(M::Effect) -> Option<ClientEffect>,
+    ) {
+        match letter {
+            Letter::Event(event) => self.tell(event, effects, handler),
+            Letter::Replies(replies) => {
+                for (id, result) in replies {
+                    self.tell(ClientEvent::Reply { id, result }.into(), effects, handler);
                 }
-                match event {
-                    Ok(event) => ClientEvent::Watch { id, event }.into(),
-                    Err(error) => {
-                        self.watches.remove(&id);
-                        ClientEvent::WatchClosed { id, error }.into()
+            }
+            Letter::Watch { id, opened, events } => {
+                for event in events {
+                    // What the machine made of one event may have closed the watch.
+                    if self.is_open(id, opened) {
+                        self.tell(ClientEvent::Watch { id, event }.into(), effects, handler);
                     }
                 }
             }
-        };
+            Letter::WatchEnded { id, opened, error } => {
+                if self.is_open(id, opened) {
+                    self.watches.remove(&id);
+                    self.tell(ClientEvent::WatchClosed { id, error }.into(), effects, handler);
+                }
+            }
+        }
+    }
+
+    fn is_open(&self, id: RequestId, opened: u64) -> bool {
+        self.watches.get(&id).is_some_and(|(current, _)| *current == opened)
+    }
+
+    fn tell(
+        &mut self,
+        event: M::Event,
+        effects: &mut Vec<M::Effect>,
+        handler: &mut impl FnMut(M::Effect) -> Option<ClientEffect>,
+    ) {
+        let now = self.clock.now();
         self.machine.on(now, event, effects);
         // Deadlines are kept even when events never pause.
         if self.machine.deadline().is_some_and(|due| due <= now) {
             self.machine.wake(now, effects);
         }
+        self.perform(effects, handler);
     }
 
-    fn perform(&mut self, effect: ClientEffect) {
-        match effect {
-            ClientEffect::Request { id, request } => self.request(id, request),
-            ClientEffect::Watch { id, request } => self.watch(id, request),
-            ClientEffect::CloseWatch { id } => {
-                if let Some((_, task)) = self.watches.remove(&id) {
-                    task.abort();
+    fn perform(
+        &mut self,
+        effects: &mut Vec<M::Effect>,
+        handler: &mut impl FnMut(M::Effect) -> Option<ClientEffect>,
+    ) {
+        for effect in effects.drain(..) {
+            match handler(effect) {
+                Some(ClientEffect::Request { id, request }) => self.asked.push((id, request)),
+                Some(ClientEffect::Watch { id, request }) => self.watch(id, request),
+                Some(ClientEffect::CloseWatch { id }) => {
+                    if let Some((_, task)) = self.watches.remove(&id) {
+                        task.abort();
+                    }
                 }
+                None => {}
             }
         }
     }
 
-    fn request(&self, id: RequestId, request: ApiRequest) {
-        let (client, tx, permits) = (self.client.clone(), self.tx.clone(), self.requests.clone());
-        tokio::spawn(async move {
-            let Ok(_permit) = permits.acquire_owned().await else { return };
-            let result = client.request(request).await;
-            drop(tx.send(Letter::Client(ClientEvent::Reply { id, result })).await);
-        });
+    /// Sends off what the machine asked for, several requests by one task: a client in the same process answers most
+    /// of them at once, and their answers come in one letter.
+    fn send_requests(&mut self) {
+        let mut asked = self.asked.drain(..).peekable();
+        while asked.peek().is_some() {
+            let some: Vec<_> = asked.by_ref().take(LETTER_EVENTS_MAX).collect();
+            let (client, tx, permits) = (self.client.clone(), self.tx.clone(), self.requests.clone());
+            tokio::spawn(async move {
+                let requests = some.into_iter().map(|(id, request)| {
+                    let (client, permits) = (&client, &permits);
+                    async move {
+                        // The semaphore is never closed.
+                        let _permit = permits.acquire().await;
+                        (id, client.request(request).await)
+                    }
+                });
+                let requests: FuturesUnordered<_> = requests.collect();
+                let mut replies = requests.ready_chunks(LETTER_EVENTS_MAX);
+                while let Some(replies) = replies.next().await {
+                    if tx.send(Letter::Replies(replies)).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
     }
 
     fn watch(&mut self, id: RequestId, request: ApiRequest) {
@@ -244,23 +316,27 @@ where
             let mut error = None;
             match client.watch(request).await {
                 Err(e) => error = Some(e),
-                Ok(mut stream) => {
-                    while let Some(item) = stream.next().await {
-                        match item {
-                            Ok(event) => {
-                                if tx.send(Letter::Watch { id, opened, event: Ok(event) }).await.is_err() {
-                                    return;
+                Ok(stream) => {
+                    let mut chunks = stream.ready_chunks(LETTER_EVENTS_MAX);
+                    while let (None, Some(chunk)) = (&error, chunks.next().await) {
+                        let mut events = Vec::with_capacity(chunk.len());
+                        for item in chunk {
+                            match item {
+                                Ok(event) => events.push(event),
+                                Err(e) => {
+                                    error = Some(e);
+                                    break;
                                 }
                             }
-                            Err(e) => {
-                                error = Some(e);
-                                break;
-                            }
+                        }
+                        if !events.is_empty() && tx.send(Letter::Watch { id, opened, events }).await.is_err()
+                        {
+                            return;
                         }
                     }
                 }
             }
-            drop(tx.send(Letter::Watch { id, opened, event: Err(error) }).await);
+            drop(tx.send(Letter::WatchEnded { id, opened, error }).await);
         });
         if let Some((_, old)) = self.watches.insert(id, (opened, task)) {
             old.abort();

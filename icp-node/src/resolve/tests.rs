@@ -19,7 +19,7 @@ pub(crate) struct Fixed(pub(crate) BTreeMap<String, Arc<Object>>, pub(crate) Vec
 impl Fixed {
     pub(crate) fn with(mut self, kind: &str, name: &str, rest: Value) -> Self {
         let mut object = Object::new("v1", kind, "ns", name);
-        object.rest = rest.as_object().unwrap().clone();
+        object.rest = rest.as_object().unwrap().clone().into();
         self.0.insert(alloc::format!("{kind}/{name}"), Arc::new(object));
         self
     }

@@ -68,6 +68,8 @@ pub struct SchedulerMachine {
     pub(super) timings: Option<Arc<Timings>>,
     /// Events and conditions, whose answers do not matter.
     pub(super) notes_open: BTreeSet<RequestId>,
+    /// Pods that were seen to change after they were given a node, and are not seen on it yet.
+    pub(super) outdated: BTreeSet<ObjectKey>,
     pub(super) events_waiting: VecDeque<Told>,
     /// More pods can be decided on at once.
     pub(super) more: Option<Time>,
@@ -130,6 +132,7 @@ impl SchedulerMachine {
             metrics: Metrics::default(),
             timings: None,
             notes_open: BTreeSet::new(),
+            outdated: BTreeSet::new(),
             events_waiting: VecDeque::new(),
             more: None,
             decisions: None,
@@ -217,6 +220,7 @@ impl SchedulerMachine {
         self.patience = TimingWheel::new();
         self.telling.clear();
         self.notes_open.clear();
+        self.outdated.clear();
         self.events_waiting.clear();
         self.more = None;
     }

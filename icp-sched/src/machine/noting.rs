@@ -9,6 +9,7 @@ use icp_core::base::Time;
 use icp_core::client::{
     ApiError, ApiRequest, ClientEffect, EventNote, EventType, ObjectKey, Reply, RequestId,
 };
+use serde::Deserialize;
 
 use super::Effect;
 use super::binding::ANSWER_TIMEOUT;
@@ -18,6 +19,8 @@ use super::driver::SchedulerMachine;
 const NOTES_IN_FLIGHT_MAX: usize = 256;
 /// The same for Events, which wait then: bindings must not wait for them.
 const EVENTS_IN_FLIGHT_MAX: usize = 32;
+/// The same while there are bindings under way.
+const EVENTS_BESIDE_BINDINGS_MAX: usize = 4;
 /// Events that wait; further ones are dropped.
 const EVENTS_WAITING_MAX: usize = 1 << 17;
 
@@ -27,6 +30,13 @@ pub(super) struct Told {
     at: Time,
     about: Arc<Object>,
     note: EventNote,
+}
+
+/// Of a pod's spec, whose scheduler tells of it.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Asks {
+    scheduler_name: String,
 }
 
 impl SchedulerMachine {
@@ -72,10 +82,12 @@ impl SchedulerMachine {
     }
 
     fn send_events(&mut self, now: Time, out: &mut Vec<Effect>) {
-        while self.notes_open.len() < EVENTS_IN_FLIGHT_MAX {
+        let most = if self.flights.is_empty() { EVENTS_IN_FLIGHT_MAX } else { EVENTS_BESIDE_BINDINGS_MAX };
+        while self.notes_open.len() < most {
             let Some(Told { at, about, note }) = self.events_waiting.pop_front() else { return };
-            let name = about.str_at("/spec/schedulerName");
-            let profile = self.scheduler.profile(name).or_else(|| self.scheduler.profiles().next());
+            let Asks { scheduler_name } = about.view("spec").unwrap_or_default();
+            let profile =
+                self.scheduler.profile(&scheduler_name).or_else(|| self.scheduler.profiles().next());
             let recorder = profile.and_then(|p| self.recorders.get_mut(p));
             if let Some(request) = recorder.and_then(|r| r.record(at, &about, &note)) {
                 self.send_note(now, request, out);

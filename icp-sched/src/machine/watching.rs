@@ -40,9 +40,9 @@ impl SchedulerMachine {
     /// Whether what decisions need was listed completely.
     #[must_use]
     pub fn synced(&self) -> bool {
-        let known = |i: &Informer| i.synced() || i.missing();
-        NEEDS.iter().all(|gvr| self.informers.get(gvr).is_some_and(Informer::synced))
-            && self.informers.values().all(known)
+        // All are followed or none.
+        let known = |(gvr, i): (&Gvr, &Informer)| i.synced() || (i.missing() && !NEEDS.contains(gvr));
+        !self.informers.is_empty() && self.informers.iter().all(known)
     }
 
     pub(super) fn follow_all(&mut self, now: Time, out: &mut Vec<Effect>) {
@@ -229,10 +229,15 @@ impl SchedulerMachine {
     fn on_pod(&mut self, now: Time, delta: &Delta, out: &mut Vec<Effect>) {
         let object = delta.object();
         let key = ObjectKey::of(object);
-        let (pod, fault) = match Pod::from_object(object) {
+        let (pod, fault) = match self.confirmed(&key, delta).map_or_else(|| Pod::from_object(object), Ok) {
             Ok(pod) => (pod, None),
             Err(e) => (Pod::opaque(object), Some(e.to_string())),
         };
+        if pod.node.is_none() && self.scheduler.cluster().is_assumed(&key) {
+            self.outdated.insert(key.clone());
+        } else if !self.outdated.is_empty() {
+            self.outdated.remove(&key);
+        }
         if matches!(delta, Delta::Deleted(_)) || pod.ended {
             self.queue.remove(&key);
             self.release(&key, &pod.uid);
@@ -254,6 +259,22 @@ impl SchedulerMachine {
         } else if self.scheduler.profile(&pod.scheduler_name).is_some() {
             self.on_pending(now, pod, fault, object, out);
         }
+    }
+
+    /// The pod that is known by the key, if the change is the binding that it was assumed to get and nothing else that
+    /// matters: it is not read once more.
+    fn confirmed(&self, key: &ObjectKey, delta: &Delta) -> Option<Pod> {
+        let Delta::Updated { old, new } = delta else { return None };
+        let cluster = self.scheduler.cluster();
+        let known = cluster.pod(key).filter(|p| p.uid == new.metadata.uid && cluster.is_assumed(key))?;
+        let (was, is) = (&old.metadata, &new.metadata);
+        let same = was.labels == is.labels
+            && was.owner_references == is.owner_references
+            && was.deletion_timestamp.is_none()
+            && is.deletion_timestamp.is_none()
+            && !self.outdated.contains(key);
+        let node = bound_to(old.text("spec")?, new.text("spec")?).filter(|_| same)?;
+        known.bound(new, node)
     }
 
     fn on_bound(&mut self, now: Time, pod: Pod) {
@@ -329,5 +350,37 @@ impl SchedulerMachine {
             pod.spec = Arc::clone(spec);
         }
         self.enqueue(now, pod);
+    }
+}
+
+/// The node, if the text of a spec differs from the one before it in the node that was put first: so the API server writes
+/// a binding.
+fn bound_to<'a>(old: &[u8], new: &'a [u8]) -> Option<&'a str> {
+    let rest = new.strip_prefix(b"{\"nodeName\":\"")?;
+    let end = rest.iter().position(|b| matches!(b, b'"' | b'\\'))?;
+    let (node, rest) = rest.split_at_checked(end)?;
+    let same = rest.strip_prefix(b"\",")? == old.strip_prefix(b"{")?;
+    core::str::from_utf8(node).ok().filter(|node| same && !node.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binding_is_told_from_other_changes() {
+        let old = br#"{"containers":[],"priority":0}"#;
+        let node = |new: &'static str| bound_to(old, new.as_bytes());
+        assert_eq!(node(r#"{"nodeName":"n1","containers":[],"priority":0}"#), Some("n1"));
+        for other in [
+            r#"{"nodeName":"n1","containers":[],"priority":1}"#,
+            r#"{"nodeName":"n\"1","containers":[],"priority":0}"#,
+            r#"{"nodeName":"","containers":[],"priority":0}"#,
+            r#"{"nodeName":"n1"}"#,
+            r#"{"containers":[],"priority":0}"#,
+            "null",
+        ] {
+            assert_eq!(node(other), None, "{other}");
+        }
     }
 }

@@ -163,6 +163,18 @@ impl Pod {
         })
     }
 
+    /// The same pod on its node, with the status that the object tells; `None` if that cannot be read.
+    pub(crate) fn bound(&self, object: &Object, node: &str) -> Option<Self> {
+        let status: raw::PodStatus = object.view("status").ok()?;
+        Some(Self {
+            node: Some(node.into()),
+            nominated_node: Some(status.nominated_node_name).filter(|n| !n.is_empty()),
+            ended: matches!(status.phase.as_str(), "Succeeded" | "Failed"),
+            started: status.start_time,
+            ..self.clone()
+        })
+    }
+
     /// What is known of a pod that cannot be read: it takes a place on its node and nothing else.
     #[must_use]
     pub fn opaque(object: &Object) -> Self {

@@ -267,8 +267,11 @@ pub fn track_update(info: &ResourceInfo, live: Option<&Value>, new: &mut Value, 
         None => walk::compare(place, &walk::empty(place), new),
     };
     let through = |fields| owned_through(info, manager.subresource, fields);
-    let (changed, removed) = (through(modified.union(&added)), through(removed));
-    let mut fields = changed.clone();
+    let changed = if modified.is_empty() { added } else { modified.union(&added) };
+    let (changed, removed) = (through(changed), through(removed));
+    // Where nobody has a field, none is taken away.
+    let (changed, mut fields) =
+        if managers.0.is_empty() { (FieldSet::default(), changed) } else { (changed.clone(), changed) };
     fields.strip();
     let said = |object: &Value| object.pointer("/metadata/managedFields").cloned();
     if fields.is_empty() && removed.is_empty() && live.is_some_and(|live| said(live) == said(new)) {

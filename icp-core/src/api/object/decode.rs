@@ -4,15 +4,17 @@ use alloc::string::String;
 use core::fmt;
 use core::marker::PhantomData;
 
+use bytes::Bytes;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::{Object, ObjectMeta};
 
 /// The name of a field: one that is known, or another.
 enum Name {
-    Known(&'static str),
+    Known(usize, &'static str),
     Other(String),
 }
 
@@ -35,21 +37,22 @@ impl Visitor<'_> for Names {
     }
 
     fn visit_str<E: Error>(self, name: &str) -> Result<Name, E> {
-        let known = self.0.iter().find(|known| **known == name);
-        Ok(known.map_or_else(|| Name::Other(name.into()), |known| Name::Known(known)))
+        let known = self.0.iter().enumerate().find(|(_, known)| **known == name);
+        Ok(known.map_or_else(|| Name::Other(name.into()), |(at, known)| Name::Known(at, known)))
     }
 }
 
 /// Which of the known fields came, so that none comes twice.
 #[derive(Default)]
-struct Seen(alloc::vec::Vec<&'static str>);
+struct Seen(u32);
 
 impl Seen {
-    fn once<E: Error>(&mut self, name: &'static str) -> Result<(), E> {
-        if self.0.contains(&name) {
+    fn once<E: Error>(&mut self, at: usize, name: &'static str) -> Result<(), E> {
+        let bit = 1 << at;
+        if self.0 & bit != 0 {
             return Err(E::duplicate_field(name));
         }
-        self.0.push(name);
+        self.0 |= bit;
         Ok(())
     }
 }
@@ -90,7 +93,7 @@ trait Struct: Default {
         lean: bool,
     ) -> Result<(), A::Error>;
 
-    fn rest(&mut self) -> &mut Map<String, Value>;
+    fn other(&mut self, name: String, value: Value);
 }
 
 impl<'de, T: Struct> Visitor<'de> for Fields<T> {
@@ -104,8 +107,8 @@ impl<'de, T: Struct> Visitor<'de> for Fields<T> {
         let (mut out, mut seen) = (T::default(), Seen::default());
         while let Some(name) = map.next_key_seed(Names(T::KNOWN))? {
             match name {
-                Name::Known(name) => {
-                    seen.once(name)?;
+                Name::Known(at, name) => {
+                    seen.once(at, name)?;
                     out.known(name, &mut map, self.lean)?;
                 }
                 Name::Other(name) if self.lean && T::LEFT_OUT == Some(name.as_str()) => {
@@ -113,7 +116,7 @@ impl<'de, T: Struct> Visitor<'de> for Fields<T> {
                 }
                 Name::Other(name) => {
                     let value = map.next_value()?;
-                    out.rest().insert(name, value);
+                    out.other(name, value);
                 }
             }
         }
@@ -143,8 +146,8 @@ impl Struct for Object {
         Ok(())
     }
 
-    fn rest(&mut self) -> &mut Map<String, Value> {
-        &mut self.rest
+    fn other(&mut self, name: String, value: Value) {
+        self.rest.insert(name, value);
     }
 }
 
@@ -190,8 +193,8 @@ impl Struct for ObjectMeta {
         Ok(())
     }
 
-    fn rest(&mut self) -> &mut Map<String, Value> {
-        &mut self.rest
+    fn other(&mut self, name: String, value: Value) {
+        self.rest.insert(name, value);
     }
 }
 
@@ -200,6 +203,51 @@ impl<'de, T: Struct> DeserializeSeed<'de> for Fields<T> {
 
     fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<T, D::Error> {
         d.deserialize_map(self)
+    }
+}
+
+/// Reads an object whose parts outside metadata stay text.
+struct Shared<'b> {
+    text: &'b Bytes,
+    lean: bool,
+}
+
+/// Reads an object from its text; see [`Object::from_json`].
+pub(super) fn read_shared(text: &Bytes, lean: bool) -> Result<Object, serde_json::Error> {
+    let mut de = serde_json::Deserializer::from_slice(text);
+    let object = de.deserialize_map(Shared { text, lean })?;
+    de.end()?;
+    Ok(object)
+}
+
+impl<'de> Visitor<'de> for Shared<'_> {
+    type Value = Object;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+        let (mut out, mut seen) = (Object::default(), Seen::default());
+        while let Some(name) = map.next_key_seed(Names(Object::KNOWN))? {
+            match name {
+                Name::Known(at, name) => {
+                    seen.once(at, name)?;
+                    out.known(name, &mut map, self.lean)?;
+                }
+                Name::Other(name) => {
+                    let part = map.next_value::<&RawValue>()?.get().as_bytes();
+                    let at = (part.as_ptr() as usize).checked_sub(self.text.as_ptr() as usize);
+                    let within = at.map(|at| at..at + part.len()).filter(|r| r.end <= self.text.len());
+                    let json = match within {
+                        Some(range) => self.text.slice(range),
+                        None => Bytes::copy_from_slice(part),
+                    };
+                    out.rest.put_text(name, json);
+                }
+            }
+        }
+        Ok(out)
     }
 }
 
@@ -245,6 +293,25 @@ mod tests {
         let empty = r#"{"metadata":{"labels":null,"annotations":null,"ownerReferences":null,"finalizers":null,
             "creationTimestamp":null}}"#;
         assert_eq!(serde_json::from_str::<Object>(empty).unwrap(), Object::default());
+    }
+
+    #[test]
+    fn shared_text_reads_as_the_same_object() {
+        for text in [
+            r#"{"kind":"Pod","metadata":{"name":"n","managedFields":[1]},"spec":{"b":1,"a":[null]},"status":null,"x":"y"}"#,
+            r#"{"apiVersion":"v1","data":{}}"#,
+        ] {
+            let shared = |lean| Object::from_json(&Bytes::from_static(text.as_bytes()), lean).unwrap();
+            let LeanObject(lean) = serde_json::from_str(text).unwrap();
+            assert_eq!((shared(false), shared(true)), (serde_json::from_str(text).unwrap(), lean));
+            assert_eq!(
+                shared(false).at("/spec/a/0"),
+                serde_json::from_str::<Object>(text).unwrap().at("/spec/a/0")
+            );
+        }
+        for bad in ["[]", "{", r#"{"spec":}"#, r#"{"kind":1}"#, "{} x", r#"{"kind":"a","kind":"b"}"#] {
+            assert!(Object::from_json(&Bytes::from_static(bad.as_bytes()), false).is_err(), "{bad}");
+        }
     }
 
     #[test]

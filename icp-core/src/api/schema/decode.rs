@@ -5,12 +5,13 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use serde::de::DeserializeSeed;
+use serde::de::value::MapDeserializer;
 use serde_json::Value;
 
 use super::Schema;
 use super::reader::{Context, Seed};
 use crate::api::table::ResourceInfo;
-use crate::api::{Status, reason};
+use crate::api::{Object, Status, reason};
 
 /// The format of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +125,30 @@ pub fn decode_value(info: &ResourceInfo, value: Value) -> Result<Decoded, Decode
     let mut context = Context::new(&info.kind);
     let seed = Seed { context: &mut context, schema: info.schema(), root: true };
     let read = seed.deserialize(value).map_err(|e| e.to_string());
+    finish(context, read)
+}
+
+/// Decodes an object that was never text, by any schema, as [`decode_with`] decodes what it would be written as.
+///
+/// ```
+/// use icp_core::api::{Gvk, Object, schema::{Schema, decode_object}};
+/// let binding = Object::new("v1", "Binding", "default", "web");
+/// let decoded = decode_object(Schema::of(&Gvk::new("", "v1", "Binding")), "Binding", &binding).unwrap();
+/// assert_eq!(decoded.value, serde_json::to_value(&binding).unwrap());
+/// ```
+///
+/// # Errors
+/// If a value has the wrong type.
+pub fn decode_object(schema: Schema<'_>, kind: &str, object: &Object) -> Result<Decoded, DecodeError> {
+    let metadata = serde_json::to_value(&object.metadata).map_err(|e| DecodeError::Syntax(e.to_string()))?;
+    let (api_version, named) = (Value::from(object.api_version.as_str()), Value::from(object.kind.as_str()));
+    let named = [("apiVersion", &api_version), ("kind", &named)];
+    let named = named.into_iter().filter(|(_, text)| text.as_str() != Some(""));
+    let rest = object.rest.iter();
+    let fields = MapDeserializer::new(named.chain([("metadata", &metadata)]).chain(rest));
+    let mut context = Context::new(kind);
+    let seed = Seed { context: &mut context, schema, root: true };
+    let read = seed.deserialize(fields).map_err(|e: serde_json::Error| e.to_string());
     finish(context, read)
 }
 

@@ -19,7 +19,7 @@ mod reader;
 
 pub(crate) mod describe;
 
-pub use decode::{BodyFormat, DecodeError, Decoded, decode, decode_value, decode_with};
+pub use decode::{BodyFormat, DecodeError, Decoded, decode, decode_object, decode_value, decode_with};
 
 use alloc::borrow::Cow;
 use alloc::format;

@@ -77,7 +77,7 @@ pub(crate) fn int_at(object: &Object, pointer: &str) -> Option<i64> {
 
 /// Sets `field` of the part `part` (`spec`, `status`) of an object; a part that is not a map is replaced.
 pub(crate) fn set(object: &mut Object, part: &str, field: &str, value: Value) {
-    let part = object.rest.entry(part).or_insert_with(|| Value::Object(Map::new()));
+    let part = object.rest.get_or_insert_with(part, || Value::Object(Map::new()));
     if !part.is_object() {
         *part = Value::Object(Map::new());
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::super::codec;
+use crate::api::Object;
 use crate::base::{Machine, Time};
 use crate::client::WatchKind;
 use crate::storage::{self, EventKind, Revision, WatchResponse};
@@ -28,7 +29,7 @@ impl Default for CacherConfig {
     }
 }
 
-/// One change of one object, encoded at most once for all watchers.
+/// One change of one object, encoded and decoded at most once for all watchers.
 #[derive(Debug)]
 pub struct Change {
     /// The revision that made it.
@@ -45,6 +46,7 @@ pub struct Change {
     frame: OnceLock<Bytes>,
     parsed: OnceLock<Option<Value>>,
     parsed_prev: OnceLock<Option<Value>>,
+    lean: OnceLock<Option<Arc<Object>>>,
 }
 
 impl Change {
@@ -67,6 +69,7 @@ impl Change {
             frame: OnceLock::new(),
             parsed: OnceLock::new(),
             parsed_prev: OnceLock::new(),
+            lean: OnceLock::new(),
         }
     }
 
@@ -78,6 +81,18 @@ impl Change {
     /// The line of an unfiltered JSON watch.
     pub fn frame(&self) -> &Bytes {
         self.frame.get_or_init(|| codec::watch_frame(self.kind, self.object()))
+    }
+
+    /// The object as clients read watches; `None` if it cannot be read so. The clients in this process share it.
+    pub fn lean(&self) -> Option<&Arc<Object>> {
+        let read = || codec::object(&self.value, self.revision, true).map(Arc::new);
+        self.lean.get_or_init(read).as_ref()
+    }
+
+    /// The object before the change, as [`Change::lean`] reads one, at the revision of the change.
+    #[must_use]
+    pub fn lean_prev(&self) -> Option<Arc<Object>> {
+        codec::object(self.prev.as_ref()?, self.revision, true).map(Arc::new)
     }
 
     /// The object, parsed; `None` if it is not JSON.

@@ -59,35 +59,40 @@ impl Query {
     }
 
     fn list(&mut self, options: &ListOptions, watch: bool) {
-        if !options.label_selector.is_empty() {
-            self.add("labelSelector", &options.label_selector);
-        }
-        if !options.field_selector.is_empty() {
-            self.add("fieldSelector", &options.field_selector);
-        }
-        if let Some(version) = &options.resource_version {
-            self.add("resourceVersion", version);
-        }
-        if watch {
-            self.add("watch", "true");
-            if options.allow_bookmarks {
-                self.add("allowWatchBookmarks", "true");
-            }
-            if options.timeout_seconds > 0 {
-                self.add("timeoutSeconds", &options.timeout_seconds.to_string());
-            }
-            return;
-        }
-        if options.limit > 0 {
-            self.add("limit", &options.limit.to_string());
-        }
-        if let Some(token) = &options.continue_token {
-            self.add("continue", token);
-        }
+        list_pairs(options, watch, |key, value| self.add(key, value));
     }
 }
 
-fn delete_body(options: &DeleteOptions) -> Value {
+/// The keys and values by which a query says `options`.
+pub(super) fn list_pairs(options: &ListOptions, watch: bool, mut add: impl FnMut(&str, &str)) {
+    if !options.label_selector.is_empty() {
+        add("labelSelector", &options.label_selector);
+    }
+    if !options.field_selector.is_empty() {
+        add("fieldSelector", &options.field_selector);
+    }
+    if let Some(version) = &options.resource_version {
+        add("resourceVersion", version);
+    }
+    if watch {
+        add("watch", "true");
+        if options.allow_bookmarks {
+            add("allowWatchBookmarks", "true");
+        }
+        if options.timeout_seconds > 0 {
+            add("timeoutSeconds", &options.timeout_seconds.to_string());
+        }
+        return;
+    }
+    if options.limit > 0 {
+        add("limit", &options.limit.to_string());
+    }
+    if let Some(token) = &options.continue_token {
+        add("continue", token);
+    }
+}
+
+pub(super) fn delete_body(options: &DeleteOptions) -> Value {
     let mut body = json!({ "kind": "DeleteOptions", "apiVersion": "v1" });
     let Some(map) = body.as_object_mut() else { return body };
     if let Some(seconds) = options.grace_period_seconds {

@@ -382,7 +382,7 @@ impl World {
                 }
                 for field in ["status", "series"] {
                     let Some(change) = body.get(field).and_then(Value::as_object) else { continue };
-                    let part = new.rest.entry(field).or_insert_with(|| json!({}));
+                    let part = new.rest.get_or_insert_with(field, || json!({}));
                     for (k, v) in change {
                         part[k.as_str()] = v.clone();
                     }
@@ -409,7 +409,7 @@ impl World {
         let node = binding.str_at("/target/name");
         self.bindings.push((pod.metadata.uid.clone(), node.into()));
         let mut new = Object::clone(pod);
-        new.rest.entry("spec").or_insert_with(|| json!({}))["nodeName"] = json!(node);
+        new.rest.get_or_insert_with("spec", || json!({}))["nodeName"] = json!(node);
         self.store(&resources::PODS, new, WatchKind::Modified);
         Ok(Reply::Status(Status::default()))
     }
