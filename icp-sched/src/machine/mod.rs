@@ -26,6 +26,9 @@
 //! upstream: if PreBind or the binding of one fails, the others stay, and it tries again by itself. Its room is not kept for
 //! it meanwhile; another pod may take it.
 //!
+//! Pods that ended count as little as pods that were deleted: if one of a gang is made anew when fewer than `minCount` are
+//! left, it waits for others, as upstream, until `minCount` is lowered.
+//!
 //! Pods of one group should ask for one scheduler: those that ask for another count once they are bound. Nobody is evicted
 //! for a pod of a gang, and pods of a gang are evicted one by one. A gang about whose nodes an HTTP extender has a say is
 //! refused, because an extender is asked about one pod at a time; extenders that only bind do. With the policy `basic`, pods
