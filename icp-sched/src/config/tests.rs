@@ -287,6 +287,123 @@ fn plugins_of_ones_own_come_from_the_file_too() {
     assert_eq!(error, "profiles[0].pluginConfig: Invalid value: {}: Avoid: node is missing");
 }
 
+/// Every place in a document, as a JSON pointer.
+fn places(value: &Value, at: &str, found: &mut Vec<String>) {
+    found.push(at.into());
+    match value {
+        Value::Object(map) => {
+            map.iter().for_each(|(k, v)| places(v, &format!("{at}/{}", k.replace('/', "~1")), found));
+        }
+        Value::Array(list) => {
+            list.iter().enumerate().for_each(|(i, v)| places(v, &format!("{at}/{i}"), found))
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn anything_anywhere_is_taken_or_told_with_its_field() {
+    let args = |name: &str, args: Value| json!({"name": name, "args": args});
+    let document = with(json!({
+        "parallelism": 8, "percentageOfNodesToScore": 50, "podInitialBackoffSeconds": 1, "podMaxBackoffSeconds": 9,
+        "enableProfiling": true, "enableContentionProfiling": true, "delayCacheUntilActive": false,
+        "leaderElection": {"leaderElect": true, "leaseDuration": "15s", "renewDeadline": "10s", "retryPeriod": "2s",
+            "resourceLock": "leases", "resourceName": "n", "resourceNamespace": "ns"},
+        "clientConnection": {"kubeconfig": "k", "acceptContentTypes": "a", "contentType": "c", "qps": 1.5, "burst": 3},
+        "profiles": [{"schedulerName": "default-scheduler", "percentageOfNodesToScore": 7,
+            "plugins": {"score": {"enabled": [{"name": "NodeAffinity", "weight": 2147483647}],
+                "disabled": [{"name": "ImageLocality"}]}, "multiPoint": {"enabled": [{"name": "NodePorts", "weight": 5}]}},
+            "pluginConfig": [
+                args("NodeResourcesFit", json!({"ignoredResources": ["a.b/c"], "ignoredResourceGroups": ["d.e"],
+                    "scoringStrategy": {"type": "RequestedToCapacityRatio", "resources": [{"name": "cpu", "weight": 100}],
+                        "requestedToCapacityRatio": {"shape": [{"utilization": 0, "score": 0}, {"utilization": 9, "score": 10}]}}})),
+                args("NodeResourcesBalancedAllocation", json!({"resources": [{"name": "cpu", "weight": 1}]})),
+                args("PodTopologySpread", json!({"defaultingType": "List", "defaultConstraints": [{"maxSkew": 1,
+                    "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "minDomains": 2,
+                    "nodeAffinityPolicy": "Honor", "nodeTaintsPolicy": "Ignore"}]})),
+                args("InterPodAffinity", json!({"hardPodAffinityWeight": 5, "ignorePreferredTermsOfExistingPods": true})),
+                args("NodeAffinity", json!({"addedAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+                    {"nodeSelectorTerms": [{"matchExpressions": [{"key": "k", "operator": "In", "values": ["v"]}]}]}}})),
+                args("DefaultPreemption", json!({"minCandidateNodesPercentage": 5, "minCandidateNodesAbsolute": 6})),
+                args("VolumeBinding", json!({"bindTimeoutSeconds": 9,
+                    "shape": [{"utilization": 0, "score": 0}, {"utilization": 9, "score": 10}]})),
+            ]}],
+        "extenders": [{"urlPrefix": "https://x", "filterVerb": "f", "prioritizeVerb": "p", "preemptVerb": "v", "bindVerb": "b",
+            "weight": 9_223_372_036_854_775_807_i64, "enableHTTPS": true, "httpTimeout": "5s", "nodeCacheCapable": true,
+            "ignorable": true, "managedResources": [{"name": "a.b/c", "ignoredByScheduler": true}],
+            "tlsConfig": {"insecure": false, "serverName": "s", "certFile": "c", "keyFile": "k", "caFile": "a",
+                "certData": "", "keyData": "", "caData": ""}}],
+    }));
+    let registry = Registry::default();
+    let config = SchedulerConfiguration::from_value(&document, &registry).unwrap();
+    config.scheduler(&registry).unwrap();
+    let mut all = Vec::new();
+    places(&document, "", &mut all);
+    assert!(all.len() > 100);
+    let deep = (0..64).fold(json!(1), |inner, _| json!([inner]));
+    let wrong = [
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(0),
+        json!(i64::MIN),
+        json!(i64::MAX),
+        json!(u64::MAX),
+        json!(1e300),
+        json!(-0.5),
+        json!(""),
+        json!("x"),
+        json!("*"),
+        json!("99999999999999h"),
+        json!("\u{0}"),
+        json!([]),
+        json!([null]),
+        json!([[]]),
+        json!([{}, {}]),
+        json!({}),
+        json!({"x": 1}),
+        json!("y".repeat(1 << 16)),
+        deep,
+    ];
+    for at in &all {
+        for value in &wrong {
+            let mut document = document.clone();
+            *document.pointer_mut(at).unwrap() = value.clone();
+            match SchedulerConfiguration::from_value(&document, &registry) {
+                Ok(config) => {
+                    let again = SchedulerConfiguration::from_value(&config.to_value(), &registry).unwrap();
+                    assert_eq!(again.to_value(), config.to_value(), "{at} {value}");
+                    if let Ok(builder) = config.scheduler(&registry) {
+                        assert!(!builder.build().profiles().collect::<Vec<_>>().is_empty());
+                    }
+                }
+                Err(errors) => {
+                    let text = errors.to_string();
+                    // The longest pause is what is wrong with a first one that is longer.
+                    let field = match at.split('/').nth(1).unwrap_or_default() {
+                        "podInitialBackoffSeconds" => "BackoffSeconds",
+                        other => other,
+                    };
+                    let told =
+                        text.contains(field) || text.starts_with("no kind") || text.contains("unknown field");
+                    assert!(told && !errors.0.is_empty(), "{at} {}: {text}", value.to_string().len());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn many_profiles_of_one_name_are_each_told() {
+    let one = json!({"schedulerName": "a"});
+    let errors = read(json!({"profiles": vec![one; 500]})).unwrap_err();
+    assert_eq!(errors.matches("Duplicate value").count(), 499);
+    let extender = json!({"urlPrefix": "http://x", "bindVerb": "b", "managedResources": [{"name": "a.b/c"}]});
+    let errors = read(json!({"extenders": vec![extender; 500]})).unwrap_err();
+    assert!(errors.contains("found 500 extenders implementing bind"), "{errors}");
+    assert_eq!(errors.matches("duplicate extender managed resource name").count(), 499);
+}
+
 #[test]
 fn nobody_is_asked_to_bind_after_the_default_binder() {
     let binds = |plugins: Value| {
