@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use examples::simulate::replay::{Query, Saved};
-use examples::simulate::{Mutant, Options, run};
+use examples::simulate::{Mutant, Options, Totals, run, scheduling};
 
 fn options(seconds: u64) -> Options {
     Options { masters: 3, nodes: 4, time: Duration::from_secs(seconds), mutant: None, keep_trace: false }
@@ -11,11 +11,16 @@ fn options(seconds: u64) -> Options {
 
 #[test]
 fn a_handful_of_seeds_holds() {
+    let mut totals = Totals::default();
     for seed in 1..=2 {
         let outcome = run(seed, &options(300));
+        totals.add(&outcome);
         assert_eq!(outcome.violation, None, "seed {seed}");
         assert!(outcome.converged_after.is_some(), "seed {seed}");
         assert!(outcome.checks.total() > 1_000, "{:?}", outcome.checks);
+    }
+    for check in [scheduling::LOST, scheduling::SPLIT, scheduling::STARVED, "preemption"] {
+        assert!(totals.checks.iter().any(|(made, _)| made == check), "{check}: {:?}", totals.checks);
     }
 }
 
@@ -47,6 +52,7 @@ fn every_broken_shell_is_found_by_its_check() {
     // Without optimization, those that one short seed finds, of each kind of rule.
     let quick = [
         Mutant::Rebind,
+        Mutant::LosePod,
         Mutant::DropEvent,
         Mutant::RepeatEvent,
         Mutant::BookmarkAhead,

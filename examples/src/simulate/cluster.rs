@@ -166,6 +166,7 @@ impl Sim {
                 Some(Mutant::Overcommit) => 1_500,
                 _ => sim.swarm.cpu_millis_max,
             },
+            crowd_max: 3 * options.nodes,
             mutant: options.mutant,
         };
         let rng = rng.child("user");
@@ -579,6 +580,13 @@ impl Sim {
     /// What is looked at once a second.
     fn look(&mut self) {
         self.sandboxes();
+        for host in self.masters.clone() {
+            let now = self.world.local(host);
+            if let Some(Host::Master(master)) = self.world.host_mut(host) {
+                master.look_at_scheduling(now);
+            }
+            self.drain(host);
+        }
         let pending = self.world.pending();
         self.checks
             .check("queues bounded", pending < 200_000, || format!("{pending} events are on their way"));

@@ -17,7 +17,7 @@ use icp_net::vip::{DeadTime, VipConfig, VipEffect, VipEvent, VipMachine, VipStat
 use super::message::{Component, Payload, Seen, Stamp};
 use super::mutant::Mutant;
 use super::port::{Cx, Port, Streams};
-use super::scheduling::{Scheduler, SchedulerEffect, SchedulerEvent, scheduler};
+use super::scheduling::{Observer, Scheduler, SchedulerEffect, SchedulerEvent, broken, scheduler};
 
 /// The shared address of the masters.
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
@@ -81,6 +81,7 @@ pub struct MasterHost {
     manager_port: Port,
     scheduler: Scheduler,
     scheduler_port: Port,
+    observer: Observer,
     /// When the components want to be woken: kept, because most events of a master are not theirs.
     manager_due: Option<Time>,
     scheduler_due: Option<Time>,
@@ -136,6 +137,7 @@ impl MasterHost {
             manager_port: port(Component::Manager),
             scheduler: scheduler(elect("kube-scheduler"), rng.child("scheduler")),
             scheduler_port: port(Component::Scheduler),
+            observer: Observer::default(),
             manager_due: None,
             scheduler_due: None,
             vip: VipMachine::new(vip_config(config.index), rng.child("vip").next_u64()),
@@ -388,16 +390,30 @@ impl MasterHost {
     fn schedule(&mut self, now: Time, event: Option<SchedulerEvent>, out: &mut Vec<Output<Payload>>) {
         let mut effects = Vec::new();
         match event {
+            Some(SchedulerEvent::Client(event)) => {
+                self.observer.told(&event);
+                let Some(event) = broken(self.config.mutant, event) else { return };
+                self.scheduler.on(now, event.into(), &mut effects);
+            }
             Some(event) => self.scheduler.on(now, event, &mut effects),
             None => self.scheduler.wake(now, &mut effects),
         }
+        self.observer.decided(self.scheduler.decisions(), &mut self.seen);
         self.scheduler_due = self.scheduler.deadline();
         for effect in effects {
+            self.observer.asked(&effect);
             if let SchedulerEffect::Client(effect) = effect {
                 let term = self.scheduler.leading(now).map(|t| t.0);
                 let mut cx = Cx { out, seen: &mut self.seen, streams: &mut self.streams };
                 self.scheduler_port.perform(now, Some(self.config.host), term, effect, &mut cx);
             }
+        }
+    }
+
+    /// What is looked at now and then.
+    pub fn look_at_scheduling(&mut self, now: Time) {
+        if self.scheduler.leading(now).is_some() && self.scheduler.synced() {
+            self.observer.look(now, &self.scheduler, &mut self.seen);
         }
     }
 

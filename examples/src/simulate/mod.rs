@@ -8,6 +8,7 @@
 pub mod check;
 pub mod cluster;
 pub mod converge;
+pub mod crowd;
 pub mod host;
 pub mod master;
 pub mod message;

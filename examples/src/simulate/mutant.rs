@@ -1,5 +1,7 @@
 //! Rules broken on purpose, in the shells around the machines: each shows that its checker can fire.
 
+use super::scheduling;
+
 /// A broken shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -8,6 +10,14 @@ pub enum Mutant {
     Rebind,
     /// The scheduler is told that one node is a thousand times larger than it is, and that the others are full.
     Overcommit,
+    /// The scheduler is told that every disruption budget allows a hundred evictions.
+    BlindBudgets,
+    /// The scheduler is not told of one new pod in eight.
+    LosePod,
+    /// The scheduler is not told that pods are going, or gone.
+    Hoard,
+    /// The scheduler is told that one pod of a gang is enough.
+    SplitGang,
     /// A client loses one watch event in fifty.
     DropEvent,
     /// A client gets one watch event in fifty twice.
@@ -58,9 +68,13 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 29] = [
         Self::Rebind,
         Self::Overcommit,
+        Self::BlindBudgets,
+        Self::LosePod,
+        Self::Hoard,
+        Self::SplitGang,
         Self::DropEvent,
         Self::RepeatEvent,
         Self::BookmarkAhead,
@@ -92,6 +106,10 @@ impl Mutant {
         match self {
             Self::Rebind => "rebind",
             Self::Overcommit => "overcommit",
+            Self::BlindBudgets => "blind-budgets",
+            Self::LosePod => "lose-pod",
+            Self::Hoard => "hoard",
+            Self::SplitGang => "split-gang",
             Self::DropEvent => "drop-event",
             Self::RepeatEvent => "repeat-event",
             Self::BookmarkAhead => "bookmark-ahead",
@@ -124,6 +142,10 @@ impl Mutant {
         match self {
             Self::Rebind => &["pod bound once"],
             Self::Overcommit => &["node not overcommitted"],
+            Self::BlindBudgets => &[scheduling::BUDGETS],
+            Self::LosePod => &[scheduling::LOST],
+            Self::Hoard => &[scheduling::STARVED],
+            Self::SplitGang => &[scheduling::SPLIT],
             Self::DropEvent => &["watch complete"],
             Self::RepeatEvent => &["watch in order"],
             Self::BookmarkAhead => &["bookmark true"],

@@ -12,6 +12,7 @@ use icp_core::client::{
 use icp_core::sim::{HostId, Output, StreamId};
 use serde_json::{Value, json};
 
+use super::crowd::Crowd;
 use super::message::{Component, Payload, Seen};
 use super::mutant::Mutant;
 use super::node::Neighbour;
@@ -32,6 +33,8 @@ pub struct UserConfig {
     pub replicas_max: u64,
     /// The most that one replica asks for, in thousandths of a core.
     pub cpu_millis_max: u64,
+    /// Most pods at a time that are more than the nodes can hold.
+    pub crowd_max: usize,
     /// What is broken on purpose.
     pub mutant: Option<Mutant>,
 }
@@ -64,6 +67,9 @@ pub struct UserHost {
     namespaces: Vec<String>,
     made: u64,
     begun: bool,
+    crowd: Crowd,
+    /// When the crowd acts next, or is cleared.
+    crowd_at: Option<Time>,
     /// For the checkers.
     pub seen: Vec<Seen>,
 }
@@ -92,6 +98,8 @@ impl UserHost {
             namespaces: vec!["load".into()],
             made: 0,
             begun: false,
+            crowd: Crowd::new(rng.child("crowd"), config.crowd_max),
+            crowd_at: Some(now + Duration::from_secs(15)),
             config,
             seen: Vec::new(),
         }
@@ -198,6 +206,22 @@ impl UserHost {
                 let op = Operation::List(ListOptions::default());
                 self.ask(now, ApiRequest::collection(&resources::PODS, "", op), Step::Plain, out);
             }
+        }
+    }
+
+    fn act_crowd(&mut self, now: Time, out: &mut Vec<Output<Payload>>) {
+        if now < self.config.until {
+            let every = u64::try_from(self.config.every.as_micros()).unwrap_or(u64::MAX) / 5;
+            let next =
+                now + Duration::from_micros(every / 10 + self.crowd.below(every.saturating_mul(9) / 5));
+            self.crowd_at = Some(next.min(self.config.until));
+            for request in self.crowd.act() {
+                self.ask(now, request, Step::Plain, out);
+            }
+        } else {
+            let (request, after) = self.crowd.clear();
+            self.crowd_at = after.map(|after| now + after);
+            self.ask(now, request, Step::Plain, out);
         }
     }
 
@@ -336,6 +360,9 @@ impl UserHost {
                 now + Duration::from_micros(every / 10 + self.rng.below(every.saturating_mul(9) / 5));
             self.act(now, out);
         }
+        if self.crowd_at.is_some_and(|at| at <= now) {
+            self.act_crowd(now, out);
+        }
         self.settle(now, out);
     }
 
@@ -343,7 +370,7 @@ impl UserHost {
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         let act = Some(self.act_at).filter(|at| *at < self.config.until);
-        [act, self.port.deadline(), self.neighbour.deadline()].into_iter().flatten().min()
+        [act, self.crowd_at, self.port.deadline(), self.neighbour.deadline()].into_iter().flatten().min()
     }
 }
 
@@ -352,7 +379,8 @@ fn namespace(name: &str) -> ApiRequest {
     create(&resources::NAMESPACES, "", object)
 }
 
-fn create(gvr: &icp_core::api::Gvr, ns: &str, object: Value) -> ApiRequest {
+/// A request that creates an object.
+pub(super) fn create(gvr: &icp_core::api::Gvr, ns: &str, object: Value) -> ApiRequest {
     // What is written above is an object.
     let object: Object = serde_json::from_value(object).unwrap_or_default();
     ApiRequest::collection(gvr, ns, Operation::Create(Arc::new(object)))

@@ -47,6 +47,12 @@ pub(super) struct Asking {
     pub(super) disturbed: bool,
 }
 
+impl Asking {
+    pub(super) const fn pod(&self) -> &Pod {
+        &self.pod
+    }
+}
+
 impl SchedulerMachine {
     pub(super) fn extender(&self, at: usize) -> Option<&ExtenderConfiguration> {
         self.config.extenders.get(at)

@@ -33,6 +33,12 @@ pub(super) struct Bargain {
     pub(super) disturbed: bool,
 }
 
+impl Bargain {
+    pub(super) const fn pod(&self) -> &Pod {
+        &self.pod
+    }
+}
+
 impl SchedulerMachine {
     /// Whether the pod that is decided on waits for an extender.
     pub(super) const fn waits_for_extender(&self) -> bool {

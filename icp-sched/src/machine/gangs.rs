@@ -46,6 +46,13 @@ struct Member {
     leave: bool,
 }
 
+impl Cohort {
+    /// Whether a pod has its node here and is not bound yet.
+    pub(super) fn holds(&self, key: &ObjectKey) -> bool {
+        self.members.contains_key(key)
+    }
+}
+
 /// The node of a pod, or why it has none and which plugins say so.
 type Verdict = Result<String, (String, BTreeSet<&'static str>)>;
 

@@ -51,6 +51,7 @@ mod requests;
 #[cfg(test)]
 pub(crate) mod tests;
 mod watching;
+mod whereabouts;
 
 pub use config::SchedulerConfig;
 pub use decision::{Decision, NoNode};
