@@ -450,6 +450,11 @@ impl SchedulerMachine {
         member.map(|m| m.leave = true).is_some()
     }
 
+    /// Whether a pod has its node since this step, so that nobody else saw that it is taken.
+    pub(super) fn is_fresh(&self, key: &ObjectKey) -> bool {
+        self.cohorts.values().any(|c| c.fresh && c.members.contains_key(key))
+    }
+
     /// A pod does not get the node that its gang was given.
     pub(super) fn drop_member(&mut self, key: &ObjectKey, uid: &str, why: Option<&Rejection>) {
         let ours = |m: &Member| uid.is_empty() || m.pod.uid == uid;

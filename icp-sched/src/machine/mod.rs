@@ -20,7 +20,7 @@
 //! each other, and a gang that cannot run keeps nobody else waiting.
 //!
 //! The invariant: whenever no binding is under way, the number of bound pods of a gang is 0 or at least `minCount`, unless
-//! pods were deleted (one may be before its deletion is seen here), or `minCount` grew, after they were bound, or a binding
+//! pods were deleted (one may be before its deletion is seen here), or `minCount` grew, after they were decided on, or a binding
 //! failed. All-or-nothing holds up to the permission to bind: with Reserve and Permit of plugins of one's own, nobody of a gang
 //! is bound before all have leave, and all give their nodes back if too few get it. From then on pods go their own ways, as
 //! upstream: if PreBind or the binding of one fails, the others stay, and it tries again by itself. Its room is not kept for

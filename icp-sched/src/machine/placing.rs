@@ -228,8 +228,10 @@ impl SchedulerMachine {
 
     /// A pod does not get the node that it was given a while ago: its room is free again.
     fn not_there(&mut self, now: Time, pod: &Pod, rejection: &Rejection, out: &mut Vec<Effect>) {
-        self.drop_member(&pod.key, &pod.uid, Some(rejection));
-        self.take_back(now, pod);
+        if !self.is_fresh(&pod.key) {
+            self.drop_member(&pod.key, &pod.uid, Some(rejection));
+            self.take_back(now, pod);
+        }
         self.not_taken(now, pod, rejection, out);
     }
 

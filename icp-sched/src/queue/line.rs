@@ -57,7 +57,7 @@ pub struct QueueSizes {
 
 /// Pods that wait for a node. The most important comes first, then the one that waits longest (PrioritySort). Pauses
 /// double, from 1 s to 10 s unless told otherwise; a pod that pauses is taken early when no other is ready (KEP-5142), except after an
-/// error.
+/// error, and never if it belongs to a group.
 #[derive(Clone, Debug)]
 pub struct Queue {
     backoff_initial: Duration,
@@ -353,7 +353,10 @@ impl Queue {
         } else if let Some(waiting) = self.pods.get_mut(key) {
             waiting.place = Place::Backoff;
             self.backoff.set(key.clone(), due);
-            self.early.insert((due, key.clone()));
+            // Gangs that are refused by plugins may wake each other: without a pause, for ever.
+            if waiting.pod.group.is_none() {
+                self.early.insert((due, key.clone()));
+            }
         }
     }
 
