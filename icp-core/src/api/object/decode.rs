@@ -151,8 +151,9 @@ impl Struct for Object {
     }
 }
 
-impl Struct for ObjectMeta {
-    const KNOWN: &'static [&'static str] = &[
+impl ObjectMeta {
+    /// The fields of `metadata` that it has of its own; all others are in `rest`.
+    pub(crate) const FIELDS: &'static [&'static str] = &[
         "name",
         "generateName",
         "namespace",
@@ -167,6 +168,10 @@ impl Struct for ObjectMeta {
         "ownerReferences",
         "finalizers",
     ];
+}
+
+impl Struct for ObjectMeta {
+    const KNOWN: &'static [&'static str] = Self::FIELDS;
     const LEFT_OUT: Option<&'static str> = Some("managedFields");
 
     fn known<'de, A: MapAccess<'de>>(

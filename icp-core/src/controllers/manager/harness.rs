@@ -41,6 +41,23 @@ pub(crate) struct Faults {
     pub(crate) crash_after_write: Option<u64>,
 }
 
+impl Faults {
+    /// Lost answers, broken watches, and delays that are short for some seeds and long for others.
+    pub(crate) fn lossy(seed: u64) -> Self {
+        Self {
+            delay_ms: 1 + 400 * (seed % 4),
+            lost_per_million: 100_000,
+            watch_breaks_per_million: 20_000,
+            crash_after_write: None,
+        }
+    }
+
+    /// A crash after this write, and a short way of messages.
+    pub(crate) fn crash_after(write: u64) -> Self {
+        Self { delay_ms: 50, crash_after_write: Some(write), ..Self::default() }
+    }
+}
+
 pub(crate) struct World {
     pub(crate) now: Time,
     pub(crate) objects: BTreeMap<(Gvr, ObjectKey), Arc<Object>>,

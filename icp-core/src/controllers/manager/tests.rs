@@ -109,15 +109,7 @@ fn a_deployment_is_created_rolled_and_scaled() {
 #[test]
 fn late_watches_and_lost_answers_never_make_a_pod_too_many() {
     for seed in 0..40 {
-        story(
-            seed,
-            Faults {
-                delay_ms: 1 + 400 * (seed % 4),
-                lost_per_million: 100_000,
-                watch_breaks_per_million: 20_000,
-                crash_after_write: None,
-            },
-        );
+        story(seed, Faults::lossy(seed));
     }
 }
 
@@ -125,7 +117,7 @@ fn late_watches_and_lost_answers_never_make_a_pod_too_many() {
 fn a_crash_after_any_write_is_harmless() {
     let writes = story(1, Faults { delay_ms: 50, ..Faults::default() }).writes;
     for k in 1..writes {
-        story(1, Faults { delay_ms: 50, crash_after_write: Some(k), ..Faults::default() });
+        story(1, Faults::crash_after(k));
     }
 }
 

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::super::input::Input;
 use super::super::{Query, RequestInfo};
 use super::wire;
-use crate::api::Object;
+use crate::api::{Object, ObjectMeta};
 use crate::client::{ApiRequest, ListOptions, Operation};
 
 /// Deepest nesting of an object that is handed over as it is; deeper ones are left to the reader of bytes.
@@ -56,24 +56,9 @@ fn bytes_at_most(value: &Value, depth: usize) -> Option<usize> {
 
 /// Whether an object is surely accepted as a body of at most `bytes_max`, and says nothing twice.
 fn is_plain_object(object: &Object, bytes_max: usize) -> bool {
-    const TYPED: &[&str] = &[
-        "name",
-        "generateName",
-        "namespace",
-        "uid",
-        "resourceVersion",
-        "generation",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "labels",
-        "annotations",
-        "ownerReferences",
-        "finalizers",
-    ];
     let meta = &object.metadata;
     let once = ["apiVersion", "kind", "metadata"].iter().all(|name| !object.rest.contains_key(name))
-        && (meta.rest.is_empty() || TYPED.iter().all(|name| !meta.rest.contains_key(*name)));
+        && (meta.rest.is_empty() || ObjectMeta::FIELDS.iter().all(|name| !meta.rest.contains_key(*name)));
     let texts =
         [&object.api_version, &object.kind, &meta.name, &meta.generate_name, &meta.namespace, &meta.uid];
     let texts = texts.into_iter().map(String::len).sum::<usize>() + meta.resource_version.len();

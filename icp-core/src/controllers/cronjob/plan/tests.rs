@@ -268,15 +268,7 @@ fn story(seed: u64, faults: Faults) -> World {
 #[test]
 fn jobs_follow_the_clock_whatever_is_lost_or_late() {
     for seed in 0..12 {
-        story(
-            seed,
-            Faults {
-                delay_ms: 1 + 400 * (seed % 4),
-                lost_per_million: 100_000,
-                watch_breaks_per_million: 20_000,
-                crash_after_write: None,
-            },
-        );
+        story(seed, Faults::lossy(seed));
     }
 }
 
@@ -284,6 +276,6 @@ fn jobs_follow_the_clock_whatever_is_lost_or_late() {
 fn a_crash_after_any_write_makes_no_job_twice() {
     let writes = story(1, Faults { delay_ms: 50, ..Faults::default() }).writes;
     for k in (1..writes).step_by(4) {
-        story(1, Faults { delay_ms: 50, crash_after_write: Some(k), ..Faults::default() });
+        story(1, Faults::crash_after(k));
     }
 }
