@@ -122,6 +122,9 @@ impl Cluster {
                 "cluster",
                 "--mode",
                 mode,
+                // With more, the virtual address may move while the machine is busy, and takes kubectl's connection along.
+                "--masters",
+                "1",
                 "--nodes",
                 "3",
                 "--listen",
