@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::decide::totals;
 use super::{Placement, Scheduler, TieBreak, Unschedulable};
 use crate::cache::NodeId;
-use crate::framework::{Rejection, survey_some};
+use crate::framework::Rejection;
 use crate::model::Pod;
 
 /// The nodes that plugins leave for a pod.
@@ -35,16 +35,7 @@ impl Scheduler {
         self.cluster.prepare(&pod.spec);
         let crowded = self.crowded(pod);
         let start = self.ties.start(self.cluster.columns().rows());
-        let survey = match self.sample() {
-            None => self.survey(pod, crowded),
-            Some(wanted) => {
-                let from = self.sample_start();
-                let (survey, next) =
-                    survey_some(&self.profile.slots, self.cycle(pod), from, wanted, &crowded);
-                self.sampled_to(next);
-                survey
-            }
-        };
+        let survey = self.survey_in_turn(pod, crowded);
         match survey.prefilter {
             Some(rejection) => Err(self.rejected_outright(&rejection)),
             None => Ok(Contest {

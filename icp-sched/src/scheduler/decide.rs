@@ -136,8 +136,7 @@ impl Scheduler {
         }
         let crowded = self.crowded(pod);
         let start = self.ties.start(self.cluster.columns().rows());
-        let sample = self.sample();
-        if self.profile.fast_on && pod.node.is_none() && sample.is_none() {
+        if self.profile.fast_on && pod.node.is_none() && self.sample().is_none() {
             match self.decide_fast(pod, start, &crowded) {
                 Outcome::Chosen(choice) => {
                     return Ok(self.placement(NodeId::of(choice.row), choice.feasible));
@@ -146,16 +145,7 @@ impl Scheduler {
                 Outcome::AskAll => {}
             }
         }
-        let survey = match sample {
-            None => self.survey(pod, crowded),
-            Some(wanted) => {
-                let from = self.sample_start();
-                let (survey, next) =
-                    survey_some(&self.profile.slots, self.cycle(pod), from, wanted, &crowded);
-                self.sampled_to(next);
-                survey
-            }
-        };
+        let survey = self.survey_in_turn(pod, crowded);
         let cycle = self.cycle(pod);
         let totals = totals(&self.profile.slots, cycle, &survey.feasible);
         let max = totals.iter().copied().max();
@@ -275,7 +265,7 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn survey(&self, pod: &Pod, crowded: Vec<(NodeId, Rejection)>) -> Survey {
+    fn survey(&self, pod: &Pod, crowded: Vec<(NodeId, Rejection)>) -> Survey {
         let mut survey = survey(&self.profile.slots, self.cycle(pod));
         for (id, rejection) in crowded {
             if let Some(at) = survey.feasible.iter().position(|f| *f == id) {
@@ -285,6 +275,15 @@ impl Scheduler {
                 *r = rejection;
             }
         }
+        survey
+    }
+
+    /// The survey of all nodes, or of the sample whose turn it is.
+    pub(super) fn survey_in_turn(&mut self, pod: &Pod, crowded: Vec<(NodeId, Rejection)>) -> Survey {
+        let Some(wanted) = self.sample() else { return self.survey(pod, crowded) };
+        let from = self.sample_start();
+        let (survey, next) = survey_some(&self.profile.slots, self.cycle(pod), from, wanted, &crowded);
+        self.sampled_to(next);
         survey
     }
 
