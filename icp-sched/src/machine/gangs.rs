@@ -510,7 +510,7 @@ impl SchedulerMachine {
         }
     }
 
-    /// Writes the condition `PodGroupInitiallyScheduled`, unless another write is under way.
+    /// Writes the condition `PodGroupInitiallyScheduled`, unless another write of it is under way, or too many of all.
     fn tell_group(
         &mut self,
         now: Time,
@@ -521,6 +521,11 @@ impl SchedulerMachine {
         out: &mut Vec<Effect>,
     ) {
         if self.telling.values().any(|(g, _)| g == group) {
+            return;
+        }
+        if !self.may_note() {
+            // The next attempt tells of a refusal; that it is scheduled is told when the patience ends.
+            self.be_patient(now, group);
             return;
         }
         let store = self.informers.get(&resources::POD_GROUPS).map(|i| i.store());

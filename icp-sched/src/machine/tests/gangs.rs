@@ -492,6 +492,26 @@ fn what_was_recorded_of_a_gang_is_decided_again() {
 }
 
 #[test]
+fn many_groups_are_told_one_after_the_other() {
+    let mut w = world(1, Faults { delay_ms: 400, ..Faults::default() });
+    let names: Vec<String> = (0..600).map(|n| format!("g{n}")).collect();
+    for name in &names {
+        w.gang(name, 1);
+        w.member(name, name, "1m");
+    }
+    for n in 0..8 {
+        w.node(&format!("w{n}"), "4");
+    }
+    let mut most = 0;
+    for _ in 0..400 {
+        w.run_for(SECOND / 10);
+        most = most.max(w.machines[0].notes_open.len());
+    }
+    assert!((200..=256 + 32).contains(&most), "{most} conditions and Events were under way");
+    assert!(names.iter().all(|name| w.scheduled(name) == ["True", "Scheduled", ""]));
+}
+
+#[test]
 fn pods_that_ended_do_not_count() {
     let mut w = world(1, Faults::default());
     w.node("w1", "4");
